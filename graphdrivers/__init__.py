@@ -1,0 +1,29 @@
+"""Layers of root file systems, stored and union-mounted by pluggable drivers.
+
+The public names are resolved when they are first used (PEP 562), so importing
+the package costs next to nothing.
+"""
+
+import importlib
+
+TYPE_CHECKING = False
+"""Type checkers take this name for true; importing ``typing`` for it would cost more than all the rest here."""
+
+if TYPE_CHECKING:
+    from graphdrivers.driver import Driver
+    from graphdrivers.loading import list_drivers, load_driver
+
+_PUBLIC = {
+    "Driver": "graphdrivers.driver",
+    "load_driver": "graphdrivers.loading",
+    "list_drivers": "graphdrivers.loading",
+}
+
+__all__ = ["Driver", "list_drivers", "load_driver"]
+
+
+def __getattr__(name: str) -> object:
+    """Import the module that defines a public name on first use."""
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)

@@ -1,0 +1,53 @@
+"""Imports only go down: the floors of the house, checked on the syntax trees."""
+
+import ast
+import graphlib
+import pathlib
+from collections.abc import Iterator
+
+import pytest
+
+import graphdrivers
+
+PACKAGE = pathlib.Path(graphdrivers.__file__).parent
+FLOORS = {"errors": 0, "model": 1, "linux": 2, "archive": 3, "driver": 4, "naivediff": 5, "backends": 6, "loading": 6}
+FLOORS |= {"store": 7, "images": 8, "conformance": 9, "bench": 9, "cli": 10, "__main__": 11, "__init__": 11}
+CLOSED = {"driver": {"linux", "archive"}, "conformance": {"store", "images", "backends"}}
+"""Rooms below that a room may not enter all the same."""
+
+
+def imports(module: pathlib.Path) -> Iterator[str]:
+    """Give the dotted names inside the package that a module imports, wherever the statement stands."""
+    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "graphdrivers")
+        elif isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").split(".")[0] == "graphdrivers"):
+            yield from (f"{'.' * node.level}{node.module or ''}.{alias.name}" for alias in node.names)
+
+
+def room(dotted: str) -> str:
+    """Name the room of a dotted name; the package root itself and relative imports are no room."""
+    return [*dotted.split("."), ""][1]
+
+
+MODULES = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_imports_go_down(name: str) -> None:
+    """A module imports its own room and lower floors only, never the package root, never relatively."""
+    here = room(name)
+    for target in imports(MODULES[name]):
+        there = room(target)
+        assert there in FLOORS, f"{name} imports {target}: not a room"
+        assert there == here or FLOORS[there] < FLOORS[here], f"{name} imports {target}: not downwards"
+        assert there not in CLOSED.get(here, ()), f"{name} imports {target}: that door is closed"
+
+
+def test_no_cycles() -> None:
+    """Modules can be put in an order in which each comes after what it imports."""
+    graph = {
+        name: {target if target in MODULES else target.rpartition(".")[0] for target in imports(path)}
+        for name, path in MODULES.items()
+    }
+    assert list(graphlib.TopologicalSorter(graph).static_order())

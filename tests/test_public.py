@@ -1,0 +1,53 @@
+"""The public names are written down here, each resolves, and importing the package costs nothing."""
+
+import subprocess
+import sys
+
+import pytest
+
+import graphdrivers
+
+PUBLIC = ["Driver", "list_drivers", "load_driver"]
+
+
+def test_names_are_these() -> None:
+    """A public name comes or goes only together with this list."""
+    assert sorted(graphdrivers.__all__) == PUBLIC
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_name_resolves(name: str) -> None:
+    """Every promised name leads to a documented object."""
+    assert getattr(graphdrivers, name).__doc__
+
+
+def test_unknown_name() -> None:
+    """A name that was never promised is an AttributeError that names it, as for any module."""
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = graphdrivers.no_such_name
+
+
+def loaded_by(code: str) -> set[str]:
+    """Run code in a fresh interpreter and name the modules that it loaded."""
+    program = f"import sys; before = set(sys.modules); {code}; print(*(set(sys.modules) - before), sep='\\n')"
+    return set(
+        subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout.split()
+    )
+
+
+def test_import_is_cheap() -> None:
+    """Importing the package loads nothing of its own rooms and none of its dependencies."""
+    loaded = loaded_by("import graphdrivers")
+
+    assert "graphdrivers" in loaded
+    assert not {name for name in loaded if name.startswith("graphdrivers.")}
+    assert not loaded & {"attr", "attrs", "click", "ctypes", "isal", "rich", "stevedore", "zstandard"}
+
+
+def test_contract_is_light() -> None:
+    """The contract pulls in errors and model, no driver, no tar code and no command line."""
+    loaded = loaded_by("import graphdrivers; graphdrivers.Driver")
+
+    ours = {name for name in loaded if name.startswith("graphdrivers.")}
+    assert ours == {"graphdrivers.driver", "graphdrivers.errors", "graphdrivers.model"}
+    assert not loaded & {"click", "isal", "rich", "stevedore", "zstandard"}
