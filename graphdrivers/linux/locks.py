@@ -1,0 +1,92 @@
+"""Locks between processes and threads that the kernel releases when their holder dies."""
+
+import errno
+import fcntl
+import os
+import struct
+import time
+from typing import Self
+
+from graphdrivers import errors
+
+_FLOCK = struct.Struct("hhqqi")
+"""``struct flock`` of 64-bit systems: type, whence, start, length, pid."""
+
+
+class FileLock:
+    """A lock on a file, exclusive or shared; a context manager.
+
+    Open-file-description locks: each `acquire` opens the file anew, so threads
+    exclude each other as processes do, and closing some other descriptor of
+    the file does not drop the lock. It is not reentrant. The file is created
+    where it is missing and never removed: that would let two holders in.
+
+    Source: fcntl(2), heading *Open file description locks*.
+    """
+
+    def __init__(self, path: str, *, shared: bool = False, timeout: float | None = None) -> None:
+        """Remember what to lock; nothing is opened yet.
+
+        Args:
+            path: the lock file; its directory exists.
+            shared: let other shared holders in.
+            timeout: seconds to wait, ``None`` for ever, 0 to try once.
+        """
+        self.path = path
+        self.shared = shared
+        self.timeout = timeout
+        self._held: list[int] = []
+
+    def acquire(self) -> None:
+        """Wait for the lock.
+
+        Raises:
+            LockTimeout: it was not free within ``timeout`` seconds.
+        """
+        lock_fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            self._wait(lock_fd)
+        except BaseException:
+            os.close(lock_fd)
+            raise
+        self._held.append(lock_fd)
+
+    def release(self) -> None:
+        """Let the lock go.
+
+        Raises:
+            IndexError: it is not held.
+        """
+        os.close(self._held.pop())
+
+    def __enter__(self) -> Self:
+        self.acquire()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.release()
+
+    def _wait(self, lock_fd: int) -> None:
+        kind = fcntl.F_RDLCK if self.shared else fcntl.F_WRLCK
+        request = _FLOCK.pack(kind, os.SEEK_SET, 0, 0, 0)
+        if self.timeout is None:
+            fcntl.fcntl(lock_fd, fcntl.F_OFD_SETLKW, request)
+            return
+        deadline = time.monotonic() + self.timeout
+        pause = 0.001
+        while not _try_lock(lock_fd, request):
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise errors.LockTimeout(self.path, f"the lock was not free within {self.timeout:g} s")
+            time.sleep(min(pause, left))
+            pause = min(pause * 2, 0.05)
+
+
+def _try_lock(lock_fd: int, request: bytes) -> bool:
+    try:
+        fcntl.fcntl(lock_fd, fcntl.F_OFD_SETLK, request)
+    except OSError as error:
+        if error.errno in {errno.EAGAIN, errno.EACCES}:
+            return False
+        raise
+    return True

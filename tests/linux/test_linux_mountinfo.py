@@ -1,0 +1,124 @@
+"""The mount table."""
+
+import os
+import pathlib
+
+import pytest
+from linuxtools import overlay
+
+from graphdrivers.linux import mountinfo, mounts
+from graphdrivers.model import Mount
+
+LINE = (
+    rb"36 35 98:0 /mnt1\040a /mnt\0122\134 rw,noatime master:1 propagate_from:2 "
+    rb"- ext3 /dev/ro\011ot rw,errors=continue,k=a\054b"
+    b"\n"
+)
+
+
+def test_parse() -> None:
+    """The example of proc(5), with every kind of escape: each field comes out as it went in."""
+    assert mountinfo.parse([LINE, b"\n"]) == [
+        mountinfo.MountPoint(
+            mount_id=36,
+            parent_id=35,
+            device="98:0",
+            root="/mnt1 a",
+            target="/mnt\n2\\",
+            options=("rw", "noatime"),
+            fs_type="ext3",
+            source="/dev/ro\tot",
+            super_options=(("rw", None), ("errors", "continue"), ("k", "a,b")),
+        )
+    ]
+
+
+def test_parse_without_source_and_tags() -> None:
+    """The optional fields and the source may be absent."""
+    (mount,) = mountinfo.parse([b"1 2 0:1 / /x\xff rw - overlay  rw,lowerdir=a:b"])
+
+    assert (mount.source, mount.target, mount.option("lowerdir")) == ("", "/x\udcff", "a:b")
+    assert mount.option("upperdir") is None
+
+
+def test_parse_a_line_of_50_kilobytes() -> None:
+    """A stack of 500 layers makes a line that long; nothing is cut."""
+    layers = [f"/var/lib/layers/{number:064x}/diff" for number in range(500)]
+    line = b"1 2 0:1 / /x rw - overlay o rw," + ",".join(f"lowerdir+={layer}" for layer in layers).encode()
+    (mount,) = mountinfo.parse([line])
+
+    assert [value for key, value in mount.super_options if key == "lowerdir+"] == layers
+
+
+@pytest.mark.parametrize("line", [b"nonsense", b"1 2 0:1 / /x rw overlay o rw", b"x 2 0:1 / /x rw - overlay o rw"])
+def test_parse_refuses(line: bytes) -> None:
+    """A line that is none is an error."""
+    with pytest.raises(ValueError, match=r"mountinfo|invalid literal"):
+        mountinfo.parse([line])
+
+
+def test_own_table() -> None:
+    """Every line of this machine parses, and the root is there."""
+    assert "/" in {mount.target for mount in mountinfo.read()}
+
+
+@pytest.mark.usefixtures("root")
+def test_mounted_at_and_below(target: str, tmp_path: pathlib.Path) -> None:
+    """Exactly at a path, and strictly below it, are two questions; a path through a symbolic link is the same path."""
+    assert mountinfo.mounted_at(target) is None
+    mounts.attach((Mount("tmpfs", "one"),), target)
+    mounts.attach((Mount("tmpfs", "two"),), target)
+    os.symlink(target, tmp_path / "link")
+
+    for path in (target, str(tmp_path / "link"), target + "/"):
+        found = mountinfo.mounted_at(path)
+        assert found is not None
+        assert found.source == "two"
+        assert mountinfo.mounted_below(path) == []
+    assert [mount.source for mount in mountinfo.mounted_below(str(tmp_path))] == ["one", "two"]
+    assert mountinfo.mounted_below(str(tmp_path / "targ")) == []
+
+
+@pytest.mark.parametrize("names", ["layer-{}", "od,d:\\ \n={}\udcff"])
+def test_users_of_overlay_directories(target: str, tmp_path: pathlib.Path, api: str, names: str) -> None:
+    """The upper and work directories of an overlay are in use, its lower ones are not; by any name they have."""
+    del api
+    mount = overlay(tmp_path / "layers", 2, names)
+    mounts.attach((mount,), target)
+    os.symlink(tmp_path / "layers", tmp_path / "alias")
+    for key, directory in mount.options:
+        assert directory is not None
+        expected = [] if key == "lowerdir+" else [target]
+        alias = tmp_path / "alias" / os.path.basename(directory)
+
+        assert [user.target for user in mountinfo.users_of(directory)] == expected
+        assert [user.target for user in mountinfo.users_of(str(alias))] == expected
+
+    mounts.detach(target)
+
+    assert mountinfo.users_of(str(directory)) == []
+
+
+def test_users_of_a_bind(target: str, tmp_path: pathlib.Path, api: str) -> None:
+    """A bind of the directory itself is a user of it; its parent, child and the bind's own target are not."""
+    del api
+    (tmp_path / "a" / "b" / "c").mkdir(parents=True)
+    mounts.attach((Mount("bind", str(tmp_path / "a" / "b")),), target)
+
+    assert [user.target for user in mountinfo.users_of(str(tmp_path / "a" / "b"))] == [target]
+    assert mountinfo.users_of(str(tmp_path / "a")) == []
+    assert mountinfo.users_of(str(tmp_path / "a" / "b" / "c")) == []
+    assert mountinfo.users_of(str(tmp_path)) == []
+
+
+def test_users_of_a_mount_point(target: str) -> None:
+    """The file system that is mounted on a directory is no user of itself."""
+    mounts.attach((Mount("tmpfs", "one"),), target)
+
+    assert mountinfo.users_of(target) == []
+
+
+def test_users_of_a_missing_directory(tmp_path: pathlib.Path) -> None:
+    """A missing directory is an error."""
+    with pytest.raises(FileNotFoundError):
+        mountinfo.users_of(str(tmp_path / "missing"))
