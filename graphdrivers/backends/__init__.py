@@ -1,0 +1,1 @@
+"""The built-in storage drivers, loaded through the entry-point group ``graphdrivers.drivers``."""

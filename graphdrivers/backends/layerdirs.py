@@ -1,0 +1,307 @@
+"""The home of a driver that keeps each layer in a folder: who is there, whose parent, sealed or not.
+
+Layout::
+
+    HOME/driver.json            which driver, with which lasting options
+    HOME/layers/NAME/           one layer
+        layer.json              its parent and all ancestors, nearest first
+        sealed                  there when the layer is sealed
+        touched                 there when a writable mount was planned since the last settle
+        ...                     the driver's own files
+    HOME/tmp/                   what is being made or deleted
+
+A layer is made in ``tmp`` and renamed into ``layers``, and renamed back before
+it is deleted, so ``layers`` never holds half of one. What lies in ``tmp``
+carries a lock for as long as its process lives; without one it is rubbish.
+
+Ancestors are repeated in each ``layer.json`` so that planning the mount of a
+deep stack reads one file. They never change: a layer with children stays.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+
+import attrs
+
+from graphdrivers import errors
+from graphdrivers.linux import durable, mountinfo, trees
+from graphdrivers.model import LayerRecord, validate_layer_name
+
+VERSION = 1
+"""Version of the layout, in both kinds of file."""
+
+_LABEL_MAX = 255
+
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+"""Names in which the mount table escapes nothing."""
+
+
+@attrs.frozen
+class LayerFile:
+    """What ``layer.json`` says."""
+
+    ancestors: tuple[str, ...] = ()
+    """Nearest first; empty for a base layer."""
+
+    @property
+    def parent(self) -> str | None:
+        """The nearest ancestor."""
+        return self.ancestors[0] if self.ancestors else None
+
+
+def recorded_options(home: str, driver: str) -> dict[str, str] | None:
+    """Give the lasting options that ``home`` was made with, or ``None`` for a home not made yet.
+
+    Raises:
+        PriorDriverState: it is another driver's home.
+        StoreVersion: it was made by a newer version.
+        StoreCorrupt: ``driver.json`` cannot be understood.
+        PrerequisiteMissing: it cannot be read by this user.
+    """
+    try:
+        with open(os.path.join(home, "driver.json"), "rb") as file:
+            text = file.read()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except PermissionError as error:
+        reason = f"{home!r} is closed to this user"
+        raise errors.PrerequisiteMissing(driver, reason, "run as its owner, or choose another --root") from error
+    found = _parsed(home, "driver.json", text)
+    name, options = found.get("driver"), found.get("options")
+    if not isinstance(name, str) or not isinstance(options, dict):
+        raise errors.StoreCorrupt(home, "driver.json lacks the driver or its options")
+    if name != driver:
+        raise errors.PriorDriverState(home, (name,), driver)
+    return {str(key): str(value) for key, value in options.items()}
+
+
+class LayerDirs:
+    """The layers of one home. Every verb reads the disk: other processes work here too."""
+
+    def __init__(self, home: str, driver: str, options: Mapping[str, str]) -> None:
+        """Open a home, making it (mode 0700 whatever the umask) where it is missing.
+
+        Raises:
+            PriorDriverState, StoreVersion, StoreCorrupt: see `recorded_options`.
+        """
+        self.home = home
+        self.driver = driver
+        self._layers = os.path.join(home, "layers")
+        self._tmp = os.path.join(home, "tmp")
+        for folder in (home, self._layers, self._tmp):
+            make_private(folder)
+        if recorded_options(home, driver) is None:
+            text = json.dumps({"version": VERSION, "driver": driver, "options": dict(options)}, indent=1)
+            with directory(home) as opened:
+                durable.write_atomic(opened, "driver.json", text.encode())
+
+    def path(self, layer: str, *parts: str) -> str:
+        """Give the path of something in a layer's folder, the name checked."""
+        return os.path.join(self._layers, validate_layer_name(layer), *parts)
+
+    def read(self, layer: str) -> LayerFile:
+        """Read a layer's ancestry.
+
+        Raises:
+            LayerNotFound: there is no such layer.
+            StoreCorrupt, StoreVersion: its ``layer.json`` cannot be understood.
+        """
+        try:
+            with open(self.path(layer, "layer.json"), "rb") as file:
+                text = file.read()
+        except FileNotFoundError:
+            raise errors.LayerNotFound(layer) from None
+        ancestors = _parsed(self.home, f"layer.json of {layer!r}", text).get("ancestors")
+        if not isinstance(ancestors, list):
+            raise errors.StoreCorrupt(self.home, f"layer.json of {layer!r} lacks the ancestors")
+        return LayerFile(tuple(validate_layer_name(name) for name in ancestors))
+
+    def exists(self, layer: str) -> bool:
+        """Say whether the name is taken."""
+        return os.path.lexists(self.path(layer))
+
+    def is_sealed(self, layer: str) -> bool:
+        """Say whether a layer that exists is sealed."""
+        return os.path.lexists(self.path(layer, "sealed"))
+
+    def writable(self, layer: str) -> LayerFile:
+        """Read a layer's ancestry, refusing a sealed one.
+
+        Raises:
+            LayerNotFound, LayerSealed
+        """
+        found = self.read(layer)
+        if self.is_sealed(layer):
+            raise errors.LayerSealed(layer)
+        return found
+
+    def check_new(self, layer: str, parent: str | None, max_depth: int | None) -> LayerFile:
+        """Check that a layer can be created, and give the ancestry that it would have.
+
+        Raises:
+            LayerExists, LayerNotFound, LayerNotSealed, ChainTooDeep: in this order.
+        """
+        if self.exists(layer):
+            raise errors.LayerExists(layer)
+        if parent is None:
+            return LayerFile()
+        ancestors = (parent, *self.read(parent).ancestors)
+        if not self.is_sealed(parent):
+            raise errors.LayerNotSealed(parent)
+        depth = len(ancestors) + 1
+        if max_depth is not None and depth > max_depth:
+            raise errors.ChainTooDeep(layer, depth, max_depth)
+        return LayerFile(ancestors)
+
+    @contextlib.contextmanager
+    def making(self, layer: str, ancestry: LayerFile) -> Iterator[str]:
+        """Give a folder to fill; at the end of the block it is the layer, on an error it never was.
+
+        Raises:
+            LayerExists: another process was faster.
+        """
+        with durable.Staging(self._tmp) as staging:
+            made = os.path.join(staging.path, "layer")
+            os.mkdir(made, 0o700)
+            yield made
+            text = json.dumps({"version": VERSION, "parent": ancestry.parent, "ancestors": ancestry.ancestors})
+            with open(os.path.join(made, "layer.json"), "w", encoding="ascii") as file:
+                file.write(text)
+            try:
+                # rename(2) replaces an empty directory only, and a layer is never empty.
+                os.rename(made, self.path(layer))
+            except OSError as error:
+                if error.errno in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}:
+                    raise errors.LayerExists(layer) from None
+                raise
+            os.rmdir(staging.path)  # nothing is left to search for mounts and delete
+
+    def mark(self, layer: str, name: str) -> None:
+        """Make an empty file in a layer's folder. Atomic, idempotent."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        os.close(os.open(self.path(layer, name), flags, 0o600))
+
+    def seal(self, layer: str) -> None:
+        """Put the mark that makes a layer immutable. Atomic, idempotent."""
+        self.mark(layer, "sealed")
+
+    def touch(self, layer: str) -> None:
+        """Remember that a layer may be written to outside of our sight."""
+        self.mark(layer, "touched")
+
+    def is_touched(self, layer: str) -> bool:
+        """Say whether a layer may have been written to since `rest`."""
+        return os.path.lexists(self.path(layer, "touched"))
+
+    def rest(self, layer: str) -> None:
+        """Forget `touch`."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path(layer, "touched"))
+
+    def records(self) -> Iterator[LayerRecord]:
+        """Give every layer, children before their parents."""
+        found = [(self.read(name), name) for name in self.names()]
+        for ancestry, name in sorted(found, key=lambda one: (-len(one[0].ancestors), one[1])):
+            yield LayerRecord(name, ancestry.parent, self.is_sealed(name))
+
+    def names(self) -> list[str]:
+        """Give the names of all layers, checked."""
+        return [validate_layer_name(name) for name in os.listdir(self._layers)]
+
+    def mounted_at(self, layer: str, tree: str) -> str:
+        """Say where a layer is mounted in this mount namespace; empty when it is not.
+
+        Found are mounts of ``tree`` in the layer's folder (as a bind, or as an
+        overlay's upper directory), mounts inside of the folder, and mounts that
+        carry the folder as their source (see `label`).
+        """
+        folder = self.path(layer)
+        if _PLAIN_NAME.fullmatch(layer) and not _in_mount_table(f"/layers/{layer}", label(folder)):
+            return ""
+        inside = os.path.realpath(folder) + "/"
+        users = mountinfo.users_of(os.path.join(folder, tree))
+        users += [use for use in mountinfo.read() if use.source == label(folder) or use.target.startswith(inside)]
+        return users[0].target if users else ""
+
+    def refuse_mounted(self, layer: str, tree: str) -> None:
+        """Raise ``LayerInUse`` when `mounted_at` finds a mount."""
+        where = self.mounted_at(layer, tree)
+        if where:
+            raise errors.LayerInUse(layer, f"at {where!r}")
+
+    def remove(self, layer: str) -> None:
+        """Delete a layer: one rename, then its files. Idempotent."""
+        with durable.Staging(self._tmp) as staging, contextlib.suppress(FileNotFoundError):
+            # Out of sight at once; leaving the block deletes it.
+            os.rename(self.path(layer), os.path.join(staging.path, "layer"))
+
+    def sweep(self) -> None:
+        """Delete what dead processes left in ``tmp``."""
+        for name in durable.Staging.leftovers(self._tmp):
+            delete(self._tmp, name)
+
+
+def _in_mount_table(*texts: str) -> bool:
+    """Search the unparsed mount table: a quick no, where parsing would cost a millisecond per hundred mounts."""
+    with open("/proc/self/mountinfo", "rb", buffering=1 << 16) as file:
+        table = file.read()
+    return any(os.fsencode(text) in table for text in texts)
+
+
+def label(folder: str) -> str:
+    """Give the source label of mounts of the layer in ``folder``: its path, shortened where the kernel needs it.
+
+    Source: fsconfig(2), ``FSCONFIG_SET_STRING`` takes 255 bytes.
+    """
+    path = os.fsencode(folder)
+    return folder if len(path) <= _LABEL_MAX else f"graphdrivers:{hashlib.sha256(path).hexdigest()}"
+
+
+def delete(folder: str, name: str) -> None:
+    """Delete a tree of ``folder``, whatever is in it. Idempotent.
+
+    Raises:
+        OSError: ``EBUSY``, with nothing deleted, while something is mounted in it.
+    """
+    with directory(folder) as parent:
+        trees.remove_tree(parent, os.fsencode(name))
+
+
+@contextlib.contextmanager
+def directory(path: str) -> Iterator[int]:
+    """Open a directory for the time of a block."""
+    opened = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        yield opened
+    finally:
+        os.close(opened)
+
+
+def make_private(folder: str) -> None:
+    """Make a directory that only its owner enters, whatever the umask and the parent's default ACL. Idempotent."""
+    try:
+        os.mkdir(folder, 0o700)
+    except FileExistsError:
+        return
+    for name in os.listxattr(folder):
+        if name.startswith("system.posix_acl"):
+            os.removexattr(folder, name)
+    os.chmod(folder, 0o700)
+
+
+def _parsed(home: str, what: str, text: bytes) -> dict[str, object]:
+    """Parse one of our files and check its version."""
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise errors.StoreCorrupt(home, f"{what} is no JSON: {error}") from None
+    if not isinstance(found, dict) or not isinstance(found.get("version"), int):
+        raise errors.StoreCorrupt(home, f"{what} has no version")
+    if found["version"] > VERSION:
+        raise errors.StoreVersion(home, f"{what} has version {found['version']}; this release knows {VERSION}")
+    return found

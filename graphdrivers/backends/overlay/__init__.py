@@ -1,0 +1,1 @@
+"""The kernel overlayfs driver."""

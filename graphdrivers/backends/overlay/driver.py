@@ -1,0 +1,202 @@
+"""The overlay driver: each layer holds what it changes, the kernel merges the stack.
+
+See ``layout`` for the folders and plans, ``options`` for what can be chosen and
+``support`` for what is tried before it is used. Works as root, and as root of a
+user namespace with ``user.overlay.*`` marks (Linux 5.11).
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import BinaryIO, ClassVar
+
+from graphdrivers import errors
+from graphdrivers.archive.apply import Target, apply
+from graphdrivers.archive.compare import compare_layer
+from graphdrivers.archive.entries import Difference
+from graphdrivers.archive.plain import EmptyTree
+from graphdrivers.archive.produce import produce
+from graphdrivers.archive.union import Branch, Union
+from graphdrivers.archive.whiteouts import PLAIN
+from graphdrivers.backends import layerdirs, reserved, roots
+from graphdrivers.backends.overlay import layout
+from graphdrivers.backends.overlay import options as choices
+from graphdrivers.backends.overlay import support as trials
+from graphdrivers.backends.overlay.escapes import EscapeWatch
+from graphdrivers.driver import Driver
+from graphdrivers.linux import mounts, trees
+from graphdrivers.model import (
+    Applied,
+    Change,
+    LayerRecord,
+    LayerSpec,
+    Limits,
+    Mount,
+    Profile,
+    Progress,
+    Support,
+    Usage,
+)
+
+_ESCAPES = "escapes"
+"""In a layer's folder: it may hold xattrs that only an overlay mount shows under their own names."""
+
+
+class OverlayDriver(Driver):
+    """Kernel overlayfs over one folder per layer."""
+
+    name: ClassVar[str] = choices.NAME
+    rank: ClassVar[int] = 100
+
+    def __init__(self, home: str, options: Mapping[str, str], support: Support) -> None:
+        """Open ``home``; see `driver.Driver`."""
+        super().__init__(home, options, support)
+        self._settings = trials.settings_for(home, options)
+        self._dialect = trials.dialect_of(self._settings)
+        self._dirs = layerdirs.LayerDirs(home, self.name, self._settings.lasting())
+
+    @classmethod
+    def probe(cls, home: str, options: Mapping[str, str]) -> Support:
+        """Mount and use a toy stack; see `driver.Driver.probe`."""
+        return trials.probed(home, options)
+
+    def create(self, layer: str, parent: str | None = None, spec: LayerSpec = LayerSpec()) -> None:
+        """Create an upper directory; cost independent of the parent's content."""
+        ancestry = self._dirs.check_new(layer, parent, self.support.capabilities.max_depth)
+        if spec.size is not None:
+            raise errors.NotSupported(self.name, "it cannot limit the size of a layer", "create it without a size")
+        ownership = self.support.capabilities.ownership
+        with self._dirs.making(layer, ancestry) as folder:
+            diff = os.path.join(folder, layout.DIFF)
+            if parent is None:
+                roots.make_root(diff, ownership=ownership)
+            else:
+                # Every layer's root got the merged root's attributes when it was created.
+                above = self._dirs.path(parent, layout.DIFF)
+                roots.make_root_like(diff, above, ownership=ownership, dialect=self._dialect)
+
+    def seal(self, layer: str) -> None:
+        """Set a mark file."""
+        self._dirs.read(layer)
+        if self._dirs.is_sealed(layer):
+            return
+        self._refuse_mounted(layer)
+        self._rest(layer)
+        self._dirs.seal(layer)
+
+    def mounts(self, layer: str, *, view: bool = False) -> tuple[Mount, ...]:
+        """Plan an overlay mount, or for a base layer a bind mount of its one directory."""
+        ancestry = self._dirs.read(layer) if view else self._dirs.writable(layer)
+        lowers = [self._dirs.path(ancestor) for ancestor in ancestry.ancestors]
+        if not lowers and os.path.lexists(self._dirs.path(layer, _ESCAPES)):
+            lowers = [self._nothing()]
+        if view:
+            return layout.view(self._dirs.path(layer), lowers, self._settings)
+        return self._writable(layer, lowers)
+
+    def apply(
+        self,
+        layer: str,
+        tar: BinaryIO,
+        *,
+        headers: BinaryIO | None = None,
+        limits: Limits = Limits(),
+        progress: Progress | None = None,
+    ) -> Applied:
+        """Unpack into the upper directory with whiteouts; what already has content is written through its mount."""
+        ancestors = self._dirs.writable(layer).ancestors
+        self._refuse_mounted(layer)
+        with contextlib.ExitStack() as stack:
+            root = stack.enter_context(layerdirs.directory(self._dirs.path(layer, layout.DIFF)))
+            dialect = EscapeWatch.over(self._dialect)
+            again = bool(os.listdir(root))
+            if again:
+                lowers = [self._dirs.path(ancestor) for ancestor in ancestors] or [self._nothing()]
+                merged = stack.enter_context(mounts.opened(self._writable(layer, lowers)))
+                target = Target(merged, PLAIN, None, self.support.capabilities)
+            else:
+                lower = stack.enter_context(self._union(ancestors)) if ancestors else None
+                target = Target(root, dialect, lower, self.support.capabilities)
+            applied = apply(tar, target, headers=headers, limits=limits, progress=progress)
+        if dialect.escaped or again:
+            self._dirs.mark(layer, _ESCAPES)
+        return applied
+
+    def changes(self, layer: str) -> Iterator[Change]:
+        """Read the upper directory and what it covers; cost independent of the image."""
+        found = self._differences(layer, self._dirs.read(layer).ancestors)
+        changed = sorted((one.path, one.kind) for one in found if one.listed)
+        return iter([Change("/" + os.fsdecode(path), kind) for path, kind in changed])
+
+    def diff(self, layer: str, *, profile: Profile = Profile.FULL) -> BinaryIO:
+        """Read the upper directory and what it covers; cost independent of the image."""
+        return produce(self._differences(layer, self._dirs.read(layer).ancestors), profile=profile)
+
+    def usage(self, layer: str) -> Usage:
+        """Measure the upper directory."""
+        self._dirs.read(layer)
+        with layerdirs.directory(self._dirs.path(layer, layout.DIFF)) as root:
+            return Usage(*trees.usage(root, self._dialect.is_whiteout))
+
+    def layers(self) -> Iterator[LayerRecord]:
+        """Read the ``layer.json`` of every layer."""
+        return self._dirs.records()
+
+    def remove(self, layer: str) -> None:
+        """Rename the layer's folder away, then delete it."""
+        if self._dirs.exists(layer):
+            self._refuse_mounted(layer)
+            self._dirs.remove(layer)
+
+    def settle(self, layer: str | None = None) -> None:
+        """Delete leftovers; put names reserved for whiteouts aside.
+
+        Raises:
+            ReservedNameError: some were found in this layer; they are out of it now.
+        """
+        if layer is None:
+            self._dirs.sweep()
+            return
+        self._dirs.read(layer)
+        if not self._dirs.is_sealed(layer) and not self._dirs.mounted_at(layer, layout.DIFF):
+            self._rest(layer)
+
+    def _rest(self, layer: str) -> None:
+        """Clean up after mounts of a layer that is not mounted now."""
+        if not self._dirs.is_touched(layer):
+            return
+        layerdirs.delete(self._dirs.path(layer), layout.WORK)
+        aside = reserved.put_aside(self._dirs.path(layer, layout.DIFF), self._dirs.path(layer, "reserved"))
+        self._dirs.rest(layer)
+        if aside:
+            raise errors.ReservedNameError(layer, aside)
+
+    def _writable(self, layer: str, lowers: Sequence[str]) -> tuple[Mount, ...]:
+        self._dirs.touch(layer)
+        if lowers:
+            layerdirs.make_private(self._dirs.path(layer, layout.WORK))
+        return layout.writable(self._dirs.path(layer), lowers, self._settings)
+
+    def _nothing(self) -> str:
+        """Give the folder of an empty layer, for mounts that take at least one lower directory."""
+        folder = os.path.join(self.home, "nothing")
+        layerdirs.make_private(folder)
+        layerdirs.make_private(os.path.join(folder, layout.DIFF))
+        return folder
+
+    def _refuse_mounted(self, layer: str) -> None:
+        self._dirs.refuse_mounted(layer, layout.DIFF)
+
+    def _branch(self, layer: str) -> Branch:
+        return Branch(self._dirs.path(layer, layout.DIFF), self._dialect)
+
+    def _union(self, layers: Sequence[str]) -> Union:
+        return Union([self._branch(layer) for layer in layers])
+
+    def _differences(self, layer: str, ancestors: Sequence[str]) -> Iterator[Difference]:
+        """Compare a layer with the merged view of its ancestors (nearest first); closes what it opened."""
+        if not ancestors:
+            yield from compare_layer(self._branch(layer), EmptyTree())
+            return
+        with self._union(ancestors) as lower:
+            yield from compare_layer(self._branch(layer), lower)

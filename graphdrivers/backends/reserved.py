@@ -1,0 +1,62 @@
+"""Names beginning with ``.wh.`` that somebody made inside a mount: put aside, because in a layer they mean deletions.
+
+Left where they are they could not be told from whiteouts once the layer is a
+tar. They are moved out of the tree, not deleted.
+"""
+
+import os
+from collections.abc import Iterator
+
+from graphdrivers.archive.whiteouts import PREFIX
+from graphdrivers.linux import trees
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def put_aside(tree: str, shelf: str) -> tuple[str, ...]:
+    """Move every such entry of ``tree`` to ``shelf/NUMBER/``, which is on the same file system.
+
+    The times of the directories that held them are kept. A killed process
+    leaves each entry in one of the two places.
+
+    Returns:
+        The paths that they had, absolute inside the tree.
+    """
+    moved: list[str] = []
+    root = os.open(tree, _DIRECTORY)
+    try:
+        for path, stack, name in _found(root):
+            if not moved:
+                os.makedirs(shelf, mode=0o700, exist_ok=True)
+            _move(stack.fd, name, shelf)
+            moved.append("/" + os.fsdecode(path))
+    finally:
+        os.close(root)
+    return tuple(moved)
+
+
+def _move(directory: int, name: bytes, shelf: str) -> None:
+    before = os.fstat(directory)
+    place = os.path.join(shelf, f"{len(os.listdir(shelf)):04}")
+    os.mkdir(place, 0o700)
+    os.rename(name, os.path.join(os.fsencode(place), name), src_dir_fd=directory)
+    os.utime(directory, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def _found(root: int) -> Iterator[tuple[bytes, trees.DirStack, bytes]]:
+    """Give path, directory and name of each reserved entry; nothing below one is looked at."""
+    with trees.DirStack(root) as stack:
+        pending: list[list[bytes]] = []
+        while True:
+            with os.scandir(stack.fd) as entries:
+                listed = [(os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries]
+            for name, _ in listed:
+                if name.startswith(PREFIX):
+                    yield stack.path(name), stack, name
+            pending.append([name for name, is_directory in listed if is_directory and not name.startswith(PREFIX)])
+            while not pending[-1]:
+                pending.pop()
+                if not pending:
+                    return
+                os.close(stack.leave())
+            stack.enter(pending[-1].pop())

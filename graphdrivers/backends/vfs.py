@@ -1,0 +1,207 @@
+"""The vfs driver: each layer is a full copy of its parent's tree. Slow, and right everywhere.
+
+It needs no mount, no privilege and no kernel feature. Where the file system can
+share blocks between files (btrfs, xfs), a copy takes no space but its inodes.
+
+A layer's folder holds ``root`` (the whole tree) and, over a parent,
+``baseline``: which inodes the copy made and when they last changed (ctime),
+which proves files unchanged without reading them. A user cannot set ctime.
+"""
+
+import array
+import errno
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from typing import BinaryIO, ClassVar
+
+import attrs
+
+from graphdrivers import errors
+from graphdrivers.archive.apply import Target, apply
+from graphdrivers.archive.entries import Node
+from graphdrivers.archive.equality import Proof
+from graphdrivers.archive.whiteouts import PLAIN
+from graphdrivers.backends import abilities, layerdirs, reserved, roots
+from graphdrivers.linux import copying, mounts
+from graphdrivers.model import Applied, LayerRecord, LayerSpec, Limits, Mount, Progress, Support
+from graphdrivers.naivediff import NaiveDiff
+
+NAME = "vfs"
+
+_ROOT = "root"
+_BASELINE = "baseline"
+_MAGIC = b"vfs-baseline-1\n\0"
+"""A multiple of eight bytes: behind it come pairs of 64-bit numbers in the machine's byte order."""
+
+
+class VfsDriver(NaiveDiff):
+    """One plain directory tree per layer."""
+
+    name: ClassVar[str] = NAME
+    rank: ClassVar[int] = 1
+
+    def __init__(self, home: str, options: Mapping[str, str], support: Support) -> None:
+        """Open ``home``; see `driver.Driver`."""
+        super().__init__(home, options, support)
+        _refuse_options(options)
+        self._dirs = layerdirs.LayerDirs(home, self.name, {})
+
+    @classmethod
+    def probe(cls, home: str, options: Mapping[str, str]) -> Support:
+        """Try what files can be here; the driver itself works on every file system."""
+        _refuse_options(options)
+        layerdirs.recorded_options(home, NAME)
+        with abilities.scratch(NAME, home) as folder:
+            found = abilities.tried(folder)
+            views = _views_are_readonly(folder)
+        capabilities = attrs.evolve(
+            found, mount_free=True, readonly_views=views, rename_directories=True, hard_links_across_layers=True
+        )
+        how = "shared blocks (FICLONE)" if found.reflink else "copied blocks"
+        notes = ["each layer holds a copy of its parent's whole tree"]
+        if not views:
+            notes.append("views can be written to: a read-only mount needs root")
+        if not found.ownership:
+            notes.append("all files belong to the caller: giving them away needs root")
+        return Support(capabilities, f"full copies, {how}", tuple(notes))
+
+    def create(self, layer: str, parent: str | None = None, spec: LayerSpec = LayerSpec()) -> None:
+        """Copy the parent's tree."""
+        ancestry = self._dirs.check_new(layer, parent, None)
+        if spec.size is not None:
+            raise errors.NotSupported(self.name, "it cannot limit the size of a layer", "create it without a size")
+        with self._dirs.making(layer, ancestry) as folder:
+            root = os.path.join(folder, _ROOT)
+            if parent is None:
+                roots.make_root(root, ownership=self.support.capabilities.ownership)
+            else:
+                layerdirs.make_private(root)
+                _copy(self._dirs.path(parent, _ROOT), root, os.path.join(folder, _BASELINE))
+
+    def seal(self, layer: str) -> None:
+        """Set a mark file; a plain directory cannot be kept from changing by itself."""
+        self._dirs.read(layer)
+        if self._dirs.is_sealed(layer):
+            return
+        self._dirs.refuse_mounted(layer, _ROOT)
+        self._rest(layer)
+        self._dirs.seal(layer)
+
+    def mounts(self, layer: str, *, view: bool = False) -> tuple[Mount, ...]:
+        """Give the layer's directory, read-only in a view where this process can mount."""
+        if view:
+            self._dirs.read(layer)
+            return (Mount("bind", self._dirs.path(layer, _ROOT), readonly=self.support.capabilities.readonly_views),)
+        self._dirs.writable(layer)
+        self._dirs.touch(layer)
+        return (Mount("bind", self._dirs.path(layer, _ROOT)),)
+
+    def apply(
+        self,
+        layer: str,
+        tar: BinaryIO,
+        *,
+        headers: BinaryIO | None = None,
+        limits: Limits = Limits(),
+        progress: Progress | None = None,
+    ) -> Applied:
+        """Unpack over the copied tree; deletions delete."""
+        self._dirs.writable(layer)
+        self._dirs.refuse_mounted(layer, _ROOT)
+        with layerdirs.directory(self._dirs.path(layer, _ROOT)) as root:
+            target = Target(root, PLAIN, None, self.support.capabilities)
+            return apply(tar, target, headers=headers, limits=limits, progress=progress)
+
+    def layers(self) -> Iterator[LayerRecord]:
+        """Read the ``layer.json`` of every layer."""
+        return self._dirs.records()
+
+    def remove(self, layer: str) -> None:
+        """Rename the layer's folder away, then delete it."""
+        if self._dirs.exists(layer):
+            self._dirs.refuse_mounted(layer, _ROOT)
+            self._dirs.remove(layer)
+
+    def settle(self, layer: str | None = None) -> None:
+        """Delete leftovers; put names reserved for whiteouts aside.
+
+        Raises:
+            ReservedNameError: some were found in this layer; they are out of it now.
+        """
+        if layer is None:
+            self._dirs.sweep()
+            return
+        self._dirs.read(layer)
+        if not self._dirs.is_sealed(layer) and not self._dirs.mounted_at(layer, _ROOT):
+            self._rest(layer)
+
+    def _rest(self, layer: str) -> None:
+        """Clean up after somebody wrote to a layer."""
+        if not self._dirs.is_touched(layer):
+            return
+        aside = reserved.put_aside(self._dirs.path(layer, _ROOT), self._dirs.path(layer, "reserved"))
+        self._dirs.rest(layer)
+        if aside:
+            raise errors.ReservedNameError(layer, aside)
+
+    def record(self, layer: str) -> LayerRecord:
+        """Read one ``layer.json``; see `naivediff.NaiveDiff.record`."""
+        return LayerRecord(layer, self._dirs.read(layer).parent, self._dirs.is_sealed(layer))
+
+    def unchanged(self, layer: str) -> Proof:
+        """Give the proof that a file is the untouched copy of its parent's; see `naivediff.NaiveDiff.unchanged`."""
+        proven = _read_baseline(self._dirs.path(layer, _BASELINE))
+
+        def is_copy(_lower: Node, upper: Node) -> bool:
+            status = upper.stat
+            return (status.st_ino, status.st_ctime_ns) in proven and not stat.S_ISDIR(status.st_mode)
+
+        return is_copy
+
+
+def _refuse_options(options: Mapping[str, str]) -> None:
+    for key in options:
+        raise errors.InvalidOption(NAME, key, "it is unknown; this driver has none")
+
+
+def _views_are_readonly(folder: str) -> bool:
+    with mounts.opened((Mount("bind", folder, readonly=True),)) as view:
+        try:
+            os.mkdir("written", dir_fd=view)
+        except OSError as error:
+            if error.errno != errno.EROFS:
+                raise
+            return True
+        return False
+
+
+def _copy(parent: str, root: str, baseline: str) -> None:
+    """Copy a tree and write down which copies can be told from changed ones later.
+
+    A file that changes within the same tick of the file system's clock as its
+    copy was made keeps its ctime, so copies as young as the last tick are left
+    out and will be compared by content (git's rule for a *racily clean* index
+    entry). The tick is read from a file made after the copy: the same clock and
+    the same granularity as the ctimes have.
+    """
+    made: list[tuple[int, int]] = []
+    with layerdirs.directory(parent) as source, layerdirs.directory(root) as target:
+        copying.copy_tree(source, target, record=lambda inode, ctime: made.append((inode, ctime)))
+    with open(baseline, "xb") as file:
+        tick = os.fstat(file.fileno()).st_ctime_ns
+        file.write(_MAGIC)
+        array.array("Q", [number for pair in made if 0 <= pair[1] < tick for number in pair]).tofile(file)
+
+
+def _read_baseline(path: str) -> set[tuple[int, int]]:
+    """Read the proven copies; an unknown format proves nothing."""
+    try:
+        with open(path, "rb") as file:
+            magic, pairs = file.read(len(_MAGIC)), file.read()
+    except FileNotFoundError:
+        return set()
+    if magic != _MAGIC or len(pairs) % 16:
+        return set()
+    numbers = array.array("Q", pairs)
+    return set(zip(numbers[::2], numbers[1::2], strict=True))
