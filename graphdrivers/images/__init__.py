@@ -1,0 +1,1 @@
+"""Images as lists of verified layer streams."""
