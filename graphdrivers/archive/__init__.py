@@ -1,0 +1,1 @@
+"""Tar in, tar out, whiteout dialects and the union rule."""

@@ -1,0 +1,180 @@
+"""How deletions are written down: ``.wh.`` names in tars and aufs layers, marks on disk in overlay layers.
+
+A dialect is a closed choice from which everything follows: the form of a
+whiteout, the form of an opaque directory, and which extended attributes are the
+union's own instead of the image's.
+
+Source: OCI image-spec ``layer.md``, heading *Whiteouts*; kernel
+``Documentation/filesystems/overlayfs.rst``, headings *whiteouts and opaque
+directories* and *Nesting overlayfs mounts*.
+"""
+
+import enum
+import os
+import stat
+
+import attrs
+
+from graphdrivers import errors
+
+PREFIX = b".wh."
+"""A name that begins with this deletes, in lower layers, what follows it."""
+
+RESERVED_PREFIX = b".wh..wh."
+"""Names of aufs' own bookkeeping; none is ever content."""
+
+OPAQUE_NAME = b".wh..wh..opq"
+"""Inside a directory: nothing of lower layers shows through it."""
+
+WHITEOUT_DEVICE = os.makedev(0, 0)
+"""Overlay's whiteout is a character device of this number."""
+
+
+class Meaning(enum.Enum):
+    """What a member of a layer tar stands for, judged by its name alone."""
+
+    ORDINARY = enum.auto()
+    WHITEOUT = enum.auto()
+    """Deletes one name of lower layers."""
+    OPAQUE = enum.auto()
+    """Makes its directory opaque."""
+    RESERVED = enum.auto()
+    """Bookkeeping of aufs (``.wh..wh.plnk/`` and the like), or content below a marker: not for the tree."""
+
+
+_ORDINARY = (Meaning.ORDINARY, b"")
+
+
+def classify(path: bytes) -> tuple[Meaning, bytes]:
+    """Say what the member ``path`` of a layer tar means; whatever its type, only the name counts.
+
+    Args:
+        path: relative, components separated by single slashes.
+
+    Returns:
+        The meaning, and the name that a whiteout deletes (empty otherwise); the
+        directory of the deleted name is the directory of ``path``.
+
+    Raises:
+        UnsafePath: the whiteout's target is empty, ``.`` or ``..``.
+    """
+    if PREFIX not in path:
+        return _ORDINARY
+    *parents, name = path.split(b"/")
+    if any(parent.startswith(PREFIX) for parent in parents):
+        return Meaning.RESERVED, b""
+    if not name.startswith(PREFIX):
+        return _ORDINARY
+    if name == OPAQUE_NAME:
+        return Meaning.OPAQUE, b""
+    if name.startswith(RESERVED_PREFIX):
+        return Meaning.RESERVED, b""
+    target = name[len(PREFIX) :]
+    if target in {b"", b".", b".."}:
+        # moby 20.10 removed the whole parent directory for ".wh..."
+        raise errors.UnsafePath("the whiteout deletes no name but a directory itself", os.fsdecode(path))
+    return Meaning.WHITEOUT, target
+
+
+def whiteout_name(name: bytes) -> bytes:
+    """Return the ``.wh.`` name that deletes ``name``."""
+    return PREFIX + name
+
+
+@attrs.frozen
+class Dialect:
+    """How one directory tree writes down whiteouts; take one of the four constants below."""
+
+    title: str
+    """What people call it."""
+
+    marker_names: bool = False
+    """Names beginning with ``.wh.`` are marks, never content."""
+
+    namespace: str = ""
+    """Prefix of overlay's private xattrs, with its final dot; empty where char device 0:0 is only a device."""
+
+    def is_whiteout(self, status: os.stat_result) -> bool:
+        """Say whether this ``lstat`` is that of overlay's whiteout device."""
+        return bool(self.namespace) and stat.S_ISCHR(status.st_mode) and status.st_rdev == WHITEOUT_DEVICE
+
+    def is_marker(self, name: bytes) -> bool:
+        """Say whether ``name`` is a mark in this dialect and so never content."""
+        return self.marker_names and name.startswith(PREFIX)
+
+    def xattr(self, mark: str) -> str:
+        """Return the name of overlay's private xattr ``mark`` (``opaque``, ``redirect``, ``metacopy``...)."""
+        return self.namespace + mark
+
+    def is_private(self, name: str) -> bool:
+        """Say whether this xattr is overlay's own, so that the merged view does not show it."""
+        if not self.namespace or not name.startswith(self.namespace):
+            return False
+        return not name.startswith("overlay.", len(self.namespace))
+
+    def escape(self, name: str) -> str:
+        """Return the xattr name under which the image's own ``name`` is stored, so that it is content and no mark.
+
+        Overlay shows ``trusted.overlay.overlay.NAME`` as ``trusted.overlay.NAME`` from Linux 6.7 on.
+        """
+        if self.namespace and name.startswith(self.namespace):
+            return f"{self.namespace}overlay.{name[len(self.namespace) :]}"
+        return name
+
+    def unescape(self, name: str) -> str:
+        """Return the name under which the merged view shows a stored xattr that is not private."""
+        if self.namespace and name.startswith(self.namespace):
+            return self.namespace + name[len(self.namespace) + len("overlay.") :]
+        return name
+
+    def visible(self, stored: dict[str, bytes]) -> dict[str, bytes]:
+        """Return stored xattrs as the merged view shows them: private ones left out, escapes undone."""
+        if not self.namespace or not any(name.startswith(self.namespace) for name in stored):
+            return stored
+        return {self.unescape(name): value for name, value in stored.items() if not self.is_private(name)}
+
+    def stored(self, visible: dict[str, bytes]) -> dict[str, bytes]:
+        """Return xattrs as they must be written so that the merged view shows ``visible``; inverse of `visible`."""
+        if not self.namespace or not any(name.startswith(self.namespace) for name in visible):
+            return visible
+        return {self.escape(name): value for name, value in visible.items()}
+
+    def write_whiteout(self, directory: int, name: bytes) -> None:
+        """Delete ``name`` of lower layers in an open directory; the name must be free.
+
+        Raises:
+            OSError: ``EPERM`` where device nodes may not be made, ``ENAMETOOLONG``
+                for a ``.wh.`` name of a name over 251 bytes, ``EINVAL`` for a
+                tree without whiteouts.
+        """
+        if self.namespace:
+            os.mknod(name, stat.S_IFCHR, WHITEOUT_DEVICE, dir_fd=directory)
+        else:
+            self._write_marker(directory, whiteout_name(name))
+
+    def write_opaque(self, directory: int) -> None:
+        """Hide everything that lower layers hold in this open directory. Idempotent."""
+        if self.namespace:
+            os.setxattr(directory, self.xattr("opaque"), b"y")
+        else:
+            self._write_marker(directory, OPAQUE_NAME)
+
+    def _write_marker(self, directory: int, name: bytes) -> None:
+        if not self.marker_names:
+            raise OSError(22, f"{self.title} has no whiteouts", os.fsdecode(name))
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        # 0444 as aufs makes them
+        os.close(os.open(name, flags, 0o444, dir_fd=directory))
+
+
+PLAIN = Dialect("a plain tree")
+"""A real tree: nothing is a mark."""
+
+AUFS = Dialect("aufs", marker_names=True)
+"""``.wh.`` files on disk: aufs branches, and a layer tar unpacked as it is."""
+
+OVERLAY = Dialect("overlay", namespace="trusted.overlay.")
+"""Kernel overlayfs as root mounts it."""
+
+OVERLAY_USER = Dialect("overlay with user xattrs", namespace="user.overlay.")
+"""Kernel overlayfs with ``userxattr``, as user namespaces mount it (Linux 5.11 on)."""
