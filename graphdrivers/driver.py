@@ -184,11 +184,17 @@ class Driver(abc.ABC):
         """
 
     @abc.abstractmethod
-    def diff(self, layer: str, *, profile: Profile = Profile.FULL) -> BinaryIO:
+    def diff(self, layer: str, *, profile: Profile = Profile.FULL, source_date_epoch: int | None = None) -> BinaryIO:
         """Give the layer's changes as an uncompressed OCI layer tar.
 
         Reproducible: the same content gives the same bytes from every driver.
         The caller closes the stream; closing early is fine.
+
+        Args:
+            layer: sealed or writable; a writable one should not change meanwhile.
+            profile: how much of the tree the tar carries.
+            source_date_epoch: in seconds; later modification times become this one
+                (the variable ``SOURCE_DATE_EPOCH`` of reproducible-builds.org).
         """
 
     @abc.abstractmethod

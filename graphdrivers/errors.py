@@ -12,13 +12,15 @@ Catch ``GraphDriverError`` for everything but failed system calls; those are
     ├── DriverConflict               two distributions offer the same name
     ├── PriorDriverState             the home holds another driver's (or two drivers') layers
     ├── InvalidName, InvalidOption
-    ├── LayerNotFound, LayerExists, LayerInUse, LayerSealed, LayerNotSealed,
-    │   LayerHasChildren, ChainTooDeep, ReservedNameError
+    ├── LayerError
+    │   └── LayerNotFound, LayerExists, LayerInUse, LayerSealed, LayerNotSealed,
+    │       LayerHasChildren, ChainTooDeep, ReservedNameError
     ├── ArchiveError
     │   ├── MalformedArchive         not a tar, truncated, or a lying field
     │   ├── UnsafePath               a name that climbs out of the layer
     │   ├── UnsupportedEntry         legal, but this target cannot hold it
-    │   └── LimitExceeded
+    │   ├── LimitExceeded
+    │   └── FileChanged              written to while a diff read it
     ├── DigestMismatch
     ├── StoreError
     │   └── LockTimeout, StoreCorrupt, StoreVersion
@@ -61,8 +63,9 @@ class GraphDriverError(Exception):
         return self.remedy.format(**self.fields())
 
     def __str__(self) -> str:
-        """Join what happened and what to do."""
-        return f"{self.message}; {self.fix}" if self.fix else self.message
+        """Join what happened and what to do; one line, whatever bytes a name in it has."""
+        text = f"{self.message}; {self.fix}" if self.fix else self.message
+        return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 @attrs.define(eq=False)
@@ -334,6 +337,15 @@ class LimitExceeded(ArchiveError):
     template: ClassVar[str] = "limit reached: {reason}"
     remedy: ClassVar[str] = "if the archive is trusted, raise the limit {limit}"
     exit_code: ClassVar[int] = 44
+
+
+@attrs.define(eq=False)
+class FileChanged(ArchiveError):
+    """A file was written to while it was read for a diff; nothing after it was produced."""
+
+    template: ClassVar[str] = "a file changed while it was read: {reason}"
+    remedy: ClassVar[str] = "make the diff again when nothing writes to the layer"
+    exit_code: ClassVar[int] = 45
 
 
 @attrs.define(eq=False)

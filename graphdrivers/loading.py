@@ -287,7 +287,8 @@ def _holds_layers(home: str, *, offered: bool) -> bool:
         entries = set(os.listdir(home))
     except (NotADirectoryError, FileNotFoundError):
         return False
-    if "driver.json" in entries:
+    # A regular file: a layer of that name may be mounted in a folder beside the homes.
+    if os.path.isfile(os.path.join(home, "driver.json")):
         return "layers" in entries and bool(os.listdir(os.path.join(home, "layers")))
     return offered and bool(entries)
 

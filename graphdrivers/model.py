@@ -177,8 +177,8 @@ class Limits:
     xattrs: int = 1 << 20
     """Bytes of extended attributes of one member."""
 
-    sparse_entries: int = 1 << 20
-    """Data regions in one sparse map."""
+    sparse_entries: int = 1 << 17
+    """Data regions in one sparse map; a million would need more memory than everything else together."""
 
     window_log: int = 27
     """Base-2 logarithm of the largest zstd window (27 is 128 MiB)."""

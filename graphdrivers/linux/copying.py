@@ -65,6 +65,8 @@ def copy_file(src_fd: int, dst_fd: int, size: int) -> None:
         OSError: ``EIO`` where the source turns out to be shorter.
     """
     if size and clone(src_fd, dst_fd):
+        os.ftruncate(dst_fd, size)  # it may have grown
+        _require(src_fd, size)
         return
     copy_data(src_fd, dst_fd, size)
 
@@ -77,6 +79,7 @@ def copy_data(src_fd: int, dst_fd: int, size: int) -> None:
         end = offset + length
     if end < size:
         os.ftruncate(dst_fd, size)
+        _require(src_fd, size)  # else it was the end of the file that looked like a hole
 
 
 def copy_metadata(src: int | bytes, dst: int | bytes, status: os.stat_result) -> None:
@@ -208,6 +211,8 @@ class _TreeCopy:
             xattrs.write_all(dst, attributes)
         os.utime(dst, ns=(status.st_atime_ns, status.st_mtime_ns))
         made = os.fstat(dst)
+        if made.st_size != status.st_size:
+            raise _changed()
         # The umask, a set-group-ID parent or a default ACL decide what a new file gets: look, then repair.
         if (made.st_mode, made.st_uid, made.st_gid) != (status.st_mode, status.st_uid, status.st_gid):
             if (made.st_uid, made.st_gid) != (status.st_uid, status.st_gid):
@@ -274,6 +279,16 @@ def _forbid_inheritance(dir_fd: int) -> None:
                 raise
 
 
+def _require(src_fd: int, size: int) -> None:
+    """Raise where a source is shorter than it was."""
+    if os.fstat(src_fd).st_size < size:
+        raise _changed()
+
+
+def _changed() -> OSError:
+    return OSError(errno.EIO, "the source changed while it was copied")
+
+
 def _copy_range(src_fd: int, dst_fd: int, offset: int, length: int) -> None:
     """Copy one region to the same place, inside the kernel where it can."""
     end = offset + length
@@ -295,7 +310,7 @@ def _copy_through(src_fd: int, dst_fd: int, offset: int, end: int) -> None:
     while offset < end:
         content = memoryview(os.pread(src_fd, min(end - offset, _CHUNK), offset))
         if not content:
-            raise OSError(errno.EIO, "the source became shorter while it was copied")
+            raise _changed()
         while content:
             written = os.pwrite(dst_fd, content, offset)
             content = content[written:]

@@ -96,9 +96,9 @@ class Restless(OverlayDriver):
 
     name: ClassVar[str] = "restless"
 
-    def diff(self, layer: str, *, profile: Profile = Profile.FULL) -> BinaryIO:
+    def diff(self, layer: str, *, profile: Profile = Profile.FULL, source_date_epoch: int | None = None) -> BinaryIO:
         """Append the time behind the archive."""
-        with super().diff(layer, profile=profile) as stream:
+        with super().diff(layer, profile=profile, source_date_epoch=source_date_epoch) as stream:
             content = b"".join(iter(lambda: stream.read(1 << 20), b""))
         return io.BytesIO(content + str(time.time_ns()).encode())
 

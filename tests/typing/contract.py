@@ -61,9 +61,9 @@ class Minimal(Driver):
         """Give one change."""
         yield Change(f"/{layer}", ChangeKind.ADDED)
 
-    def diff(self, layer: str, *, profile: Profile = Profile.FULL) -> BinaryIO:
+    def diff(self, layer: str, *, profile: Profile = Profile.FULL, source_date_epoch: int | None = None) -> BinaryIO:
         """Refuse."""
-        raise errors.LayerNotFound(layer if profile is Profile.FULL else "")
+        raise errors.LayerNotFound(layer if (profile, source_date_epoch) == (Profile.FULL, None) else "")
 
     def usage(self, layer: str) -> Usage:
         """Measure nothing."""

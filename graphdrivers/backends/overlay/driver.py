@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import BinaryIO, ClassVar
 
-from graphdrivers import errors
+from graphdrivers import errors, naivediff
 from graphdrivers.archive.apply import Target, apply
 from graphdrivers.archive.compare import compare_layer
 from graphdrivers.archive.entries import Difference
@@ -124,13 +124,12 @@ class OverlayDriver(Driver):
 
     def changes(self, layer: str) -> Iterator[Change]:
         """Read the upper directory and what it covers; cost independent of the image."""
-        found = self._differences(layer, self._dirs.read(layer).ancestors)
-        changed = sorted((one.path, one.kind) for one in found if one.listed)
-        return iter([Change("/" + os.fsdecode(path), kind) for path, kind in changed])
+        return naivediff.listed(self._differences(layer, self._dirs.read(layer).ancestors))
 
-    def diff(self, layer: str, *, profile: Profile = Profile.FULL) -> BinaryIO:
+    def diff(self, layer: str, *, profile: Profile = Profile.FULL, source_date_epoch: int | None = None) -> BinaryIO:
         """Read the upper directory and what it covers; cost independent of the image."""
-        return produce(self._differences(layer, self._dirs.read(layer).ancestors), profile=profile)
+        found = self._differences(layer, self._dirs.read(layer).ancestors)
+        return produce(found, profile=profile, source_date_epoch=source_date_epoch)
 
     def usage(self, layer: str) -> Usage:
         """Measure the upper directory."""

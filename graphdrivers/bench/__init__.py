@@ -1,0 +1,1 @@
+"""Workloads, measuring and reports: the drivers of this machine side by side."""

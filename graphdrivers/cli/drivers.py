@@ -1,0 +1,68 @@
+"""``graphdriver drivers``: what is installed, what works here, and what each can do."""
+
+import attrs
+import click
+
+from graphdrivers import loading
+from graphdrivers.cli import output
+from graphdrivers.cli.settings import Settings, global_options
+from graphdrivers.model import Capabilities
+
+
+@click.command()
+@global_options
+@click.pass_obj
+def drivers(settings: Settings) -> None:
+    """List every known driver: where it comes from, whether it works on this root, what it can."""
+    found = [
+        info
+        for info in loading.list_drivers(settings.root, settings.options)
+        if settings.driver in {loading.AUTO, info.name}
+    ]
+    if settings.json:
+        output.document([as_document(info) for info in found])
+        return
+    _show(found)
+
+
+def as_document(info: loading.DriverInfo) -> dict[str, object]:
+    """Give what scripts read about one driver; lists and flags, no text to parse."""
+    return {
+        "name": info.name,
+        "distribution": info.distribution,
+        "version": info.version,
+        "usable": bool(info.usable),
+        "reason": info.reason or None,
+        "fix": info.fix or None,
+        "engine": info.engine or None,
+        "notes": list(info.notes),
+        "capabilities": None if info.capabilities is None else attrs.asdict(info.capabilities),
+    }
+
+
+def _show(found: list[loading.DriverInfo]) -> None:
+    rows = [
+        [info.name, f"{info.distribution} {info.version}", "yes" if info.usable else "no", info.engine or "-"]
+        for info in found
+    ]
+    output.table(["name", "distribution", "usable", "engine"], rows)
+    for info in found:
+        click.echo()
+        if info.usable and info.capabilities is not None:
+            output.paragraph(info.name, can(info.capabilities))
+            for note in info.notes:
+                output.paragraph(f"{info.name} note", note)
+            continue
+        output.paragraph(f"{info.name} cannot be used", info.reason)
+        if info.fix:
+            output.paragraph("  fix", info.fix)
+
+
+def can(capabilities: Capabilities) -> str:
+    """Name what a driver can do, its limits last."""
+    values = attrs.asdict(capabilities)
+    words = [name.replace("_", " ") for name, value in values.items() if value is True]
+    if capabilities.max_depth is not None:
+        words.append(f"stacks of up to {capabilities.max_depth} layers")
+    words.append(f"names of up to {capabilities.name_max} bytes")
+    return ", ".join(words)

@@ -1,0 +1,49 @@
+"""Command groups whose commands are imported when they are used, so that ``--help`` starts nothing."""
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+import click
+
+
+@attrs.frozen
+class Lazy:
+    """Where a command is, and its one line of help."""
+
+    module: str
+    name: str
+    summary: str
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands by where they are."""
+
+    def __init__(self, *args: Any, lazy: Mapping[str, Lazy], **kwargs: Any) -> None:
+        """Take what `click.Group` does, and the table of commands."""
+        super().__init__(*args, **kwargs)
+        self._lazy = dict(lazy)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name the commands in the order of the table."""
+        return [*self._lazy, *super().list_commands(ctx)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the module of one command."""
+        lazy = self._lazy.get(cmd_name)
+        if lazy is None:
+            return super().get_command(ctx, cmd_name)
+        command: click.Command = getattr(importlib.import_module(lazy.module), lazy.name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands from the table, importing none."""
+        rows = [(name, lazy.summary) for name, lazy in self._lazy.items()]
+        rows += [(name, command.get_short_help_str(formatter.width)) for name, command in self._own(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+    def _own(self, ctx: click.Context) -> list[tuple[str, click.Command]]:
+        """Give the commands that are here already."""
+        return [(name, self.commands[name]) for name in super().list_commands(ctx)]

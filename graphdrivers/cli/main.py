@@ -1,0 +1,162 @@
+"""The program ``graphdriver``: its commands, and how each way of ending looks."""
+
+import contextlib
+import errno
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
+
+import click
+import click.shell_completion
+
+from graphdrivers import errors
+from graphdrivers.cli import failures, output
+from graphdrivers.cli.lazy import Lazy, LazyGroup
+from graphdrivers.cli.settings import COMPLETION_VARIABLE, from_environment, global_options
+
+PROGRAM = "graphdriver"
+
+_COMMANDS = {
+    "drivers": Lazy(
+        "graphdrivers.cli.drivers", "drivers", "Every known driver: usable here or why not, and what it can."
+    ),
+    "layer": Lazy("graphdrivers.cli.layers", "layer", "The driver's verbs on one layer, for scripts and debugging."),
+    "bench": Lazy("graphdrivers.cli.measure", "bench", "Measure the drivers of this machine side by side."),
+    "doctor": Lazy(
+        "graphdrivers.cli.upkeep", "doctor", "What works on this machine, what to change, what was left behind."
+    ),
+    "completion": Lazy("graphdrivers.cli.upkeep", "completion", "Print the completion script for bash, zsh or fish."),
+}
+
+
+class Application(LazyGroup):
+    """The whole program; unlike a bare click group it tells failures in this program's way."""
+
+    def main(self, args: Sequence[str] | None = None, *_names: Any, **_extra: Any) -> NoReturn:
+        """Run one command line and exit with its code."""
+        sys.exit(_run(self, list(sys.argv[1:] if args is None else args)))
+
+
+def _version(context: click.Context, _option: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's signature
+    if not value:
+        return
+    import importlib.metadata  # noqa: PLC0415 - 15 ms that only this option is worth
+
+    version = importlib.metadata.version("graphdrivers")
+    if context.obj.json:
+        output.document({"name": "graphdrivers", "version": version})
+    else:
+        click.echo(f"{PROGRAM} {version}")
+    context.exit()
+
+
+@click.command(
+    PROGRAM,
+    cls=Application,
+    lazy=_COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Variables: GRAPHDRIVER_ROOT, GRAPHDRIVER_DRIVER, NO_COLOR, SOURCE_DATE_EPOCH, TMPDIR.",
+)
+@global_options
+@click.option("--version", is_flag=True, callback=_version, expose_value=False, help="Print the version.")
+def application() -> None:
+    """Store the layers of container file systems and mount stacks of them."""
+
+
+def main() -> NoReturn:
+    """Run the program; the console script and ``python -m graphdrivers`` come here."""
+    application.main()
+
+
+def _run(program: Application, arguments: list[str]) -> int:
+    """Run one command line and give its exit code; tells every failure that is not a bug in one line."""
+    as_json = "--json" in arguments
+    try:
+        with _terminable():
+            return _invoke(program, arguments)
+    except (KeyboardInterrupt, click.Abort):
+        return failures.INTERRUPTED
+    except (click.ClickException, errors.GraphDriverError, OSError) as error:
+        return _end(error, as_json=as_json)
+
+
+def _end(error: click.ClickException | errors.GraphDriverError | OSError, *, as_json: bool) -> int:
+    """Tell why the command ended, and give its exit code."""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):  # a group alone: its help, but as a mistake
+        click.echo(error.format_message(), err=True)
+        return failures.USAGE
+    if isinstance(error, click.ClickException):
+        return _tell(_of_click(error), as_json=as_json)
+    if isinstance(error, errors.GraphDriverError):
+        return _tell(failures.of_library(error), as_json=as_json)
+    if error.errno == errno.EPIPE and error.filename is None:  # whoever read our output has gone
+        _silence()
+        return failures.BROKEN_PIPE
+    return _tell(failures.of_system(error), as_json=as_json)
+
+
+def _invoke(program: Application, arguments: list[str]) -> int:
+    settings = from_environment()
+    settings.arguments = tuple(arguments)
+    if settings.completion is not None:
+        return click.shell_completion.shell_complete(
+            program, {"obj": settings}, PROGRAM, COMPLETION_VARIABLE, settings.completion
+        )
+    try:
+        with program.make_context(PROGRAM, arguments, obj=settings) as context:
+            program.invoke(context)
+    except click.exceptions.Exit as ending:
+        sys.stdout.flush()
+        return ending.exit_code
+    sys.stdout.flush()  # here, so that a full disk or a closed pipe is told and not lost at exit
+    return 0
+
+
+def _of_click(error: click.ClickException) -> failures.Failure:
+    if not isinstance(error, click.UsageError):
+        return failures.Failure(type(error).__name__, error.format_message(), "", error.exit_code)
+    path = error.ctx.command_path if error.ctx else PROGRAM
+    message = error.format_message().rstrip(".")
+    return failures.Failure("UsageError", message, f"see '{path} --help'", failures.USAGE)
+
+
+def _tell(failure: failures.Failure, *, as_json: bool) -> int:
+    """Tell a failure on stderr, and on stdout too where JSON was asked for."""
+    try:
+        if as_json:
+            output.document(failure.document())
+            sys.stdout.flush()
+        output.error_line(failure.line)
+    except OSError:  # nobody is left to tell
+        _silence()
+    return failure.exit_code
+
+
+def _silence() -> None:
+    """Point stdout at nothing, so that the interpreter's last flush has nothing to complain about."""
+    with contextlib.suppress(OSError, ValueError):  # ValueError: stdout is no real file, as under test runners
+        nothing = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        os.dup2(nothing, sys.stdout.fileno())
+        os.close(nothing)
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Make SIGTERM and SIGHUP end the block as Ctrl-C does: with every clean-up on the way."""
+    wanted = (signal.SIGTERM, signal.SIGHUP)
+    try:
+        before = {number: signal.signal(number, _terminate) for number in wanted}
+    except ValueError:  # not in the main thread: whoever runs us handles signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _terminate(number: int, _frame: object) -> NoReturn:
+    raise SystemExit(128 + number)
