@@ -29,7 +29,7 @@ reference: .venv/project ## write docs/reference/commandline.rst anew from the c
 	@$(BIN)/python docs/write_commandline.py
 
 clean: ## remove what was made here
-	rm -rf .venv .tox build dist docs/_build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .tox .debian-image build dist docs/_build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/made: scripts/make-venv

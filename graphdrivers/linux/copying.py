@@ -201,7 +201,6 @@ class _TreeCopy:
             if len(content) == size and os.write(dst, content) == size:
                 return
             os.ftruncate(dst, 0)
-            os.lseek(dst, 0, os.SEEK_SET)
         copy_data(src, dst, size)
 
     def _copy_attributes(self, src: int, dst: int, status: os.stat_result) -> None:

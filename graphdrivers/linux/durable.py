@@ -5,7 +5,6 @@ import ctypes
 import errno
 import fcntl
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from typing import Self
@@ -55,7 +54,7 @@ def write_atomic(dir_fd: int, name: str | bytes, content: bytes, *, durable: boo
         durable: also survive a power cut once this returns.
         mode: permission bits of the new file (before the umask).
     """
-    temporary = f".tmp-{secrets.token_hex(8)}"
+    temporary = f".tmp-{os.urandom(8).hex()}"
     opened = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode, dir_fd=dir_fd)
     try:
         with os.fdopen(opened, "wb", buffering=0) as file:
@@ -145,7 +144,7 @@ class Staging:
     def _create(self) -> tuple[str, int]:
         """Create and lock, again if a cleaner came between the two and took it for left over."""
         while True:
-            name = f"new-{secrets.token_hex(8)}"
+            name = f"new-{os.urandom(8).hex()}"
             os.mkdir(name, 0o700, dir_fd=self.parent_fd)
             locked = _lock(self.parent_fd, name)
             if locked is not None:

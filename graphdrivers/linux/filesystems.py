@@ -3,7 +3,6 @@
 import ctypes
 import errno
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -98,7 +97,7 @@ def supports_reflink(dir_fd: int) -> bool:
 @contextmanager
 def _scratch_file(dir_fd: int) -> Iterator[int]:
     """Give an open file that has no name any more: a crash leaves nothing behind."""
-    name = f".probe-{secrets.token_hex(8)}"
+    name = f".probe-{os.urandom(8).hex()}"
     scratch = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=dir_fd)
     try:
         os.unlink(name, dir_fd=dir_fd)

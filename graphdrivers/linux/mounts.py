@@ -8,7 +8,6 @@ descriptor, and the kernel says why it refuses. ``mount(2)`` serves the rest.
 import contextlib
 import errno
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 
 from graphdrivers.errors import SyscallError
@@ -28,6 +27,7 @@ _ATTRIBUTES = {
 _LAYERS = frozenset({"lowerdir+", "datadir+", "upperdir", "workdir"})
 """Overlay options whose value is a directory."""
 
+_SCRATCH = "/tmp"  # noqa: S108 - a new directory of mode 0700 is made in it
 _PLACE = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -145,7 +145,8 @@ def _merged_root(plan: Sequence[Mount]) -> int:
 
 def _passing_root(plan: Sequence[Mount]) -> int:
     """Mount somewhere for a moment, open the root, and detach again: the descriptor keeps it alive."""
-    place = tempfile.mkdtemp(prefix="graphdrivers-")
+    place = os.path.join(_SCRATCH, f"graphdrivers-{os.urandom(8).hex()}")
+    os.mkdir(place, 0o700)
     try:
         attach(plan, place)
         try:

@@ -62,6 +62,8 @@ def rich(tmp_path: pathlib.Path) -> pathlib.Path:
     with open(top / "sparse", "wb") as sparse:
         sparse.truncate(50 * MIB)
         os.pwrite(sparse.fileno(), b"middle", 20 * MIB)
+    with open(top / "small sparse", "wb") as sparse:
+        sparse.truncate(MIB - 1)
     xattrs.write_all(os.fsencode(top / "empty"), {"user.mark": b"\0\xff", "user.empty": b""})
     xattrs.write_all(os.fsencode(top / "dir"), {"user.mark": b"dir"})
     if os.geteuid() == 0:
@@ -102,6 +104,7 @@ class TestTree:
         assert snapshot(tmp_path / "copy") == snapshot(rich)
         assert snapshot(tmp_path / "copy") == snapshot(tmp_path / "cp")
         assert (tmp_path / "copy" / "sparse").stat().st_blocks * 512 < MIB
+        assert (tmp_path / "copy" / "small sparse").stat().st_blocks == 0
 
     @pytest.mark.parametrize("umask", [0, 0o777])
     def test_surroundings_do_not_matter(self, rich: pathlib.Path, tmp_path: pathlib.Path, umask: int) -> None:
@@ -142,6 +145,14 @@ class TestTree:
         copy(rich, tmp_path / "copy")
 
         assert snapshot(tmp_path / "copy") == snapshot(rich)
+
+    def test_source_that_changes(
+        self, rich: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A file whose copy has another length than was seen is an error."""
+        monkeypatch.setattr(copying, "clone", lambda *_arguments: True)
+        with pytest.raises(OSError, match="changed"):
+            copy(rich, tmp_path / "copy")
 
     def test_record(self, rich: pathlib.Path, tmp_path: pathlib.Path) -> None:
         """Each inode of the copy is recorded once, with the ctime that it then has."""
@@ -314,8 +325,8 @@ def test_reflinks(tmp_path: pathlib.Path, root: None) -> None:
         pytest.skip("needs loop devices")
     try:
         (place / "from").mkdir()
-        for number in range(10):
-            (place / "from" / str(number)).write_bytes(os.urandom(4 * MIB))
+        for number in range(40):
+            (place / "from" / str(number)).write_bytes(os.urandom(MIB))
         os.sync()
         before = os.statvfs(place).f_bfree
         copy(place / "from", place / "to")

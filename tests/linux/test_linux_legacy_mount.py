@@ -3,6 +3,8 @@
 import errno
 import os
 import pathlib
+import subprocess
+import sys
 
 import pytest
 from linuxtools import overlay
@@ -36,7 +38,7 @@ def test_options_around_one_page(target: str, tmp_path: pathlib.Path, length: in
     options = lowers(tmp_path / "layers", length)
     for number, (_, directory) in enumerate(options):
         pathlib.Path(directory or "", str(number)).touch()
-    text = legacy_mount.overlay_options(options)
+    text, where = legacy_mount.overlay_options(options), os.getcwd()
     assert len(text) == length
     mounts.attach((Mount("overlay", "x", options),), target)
     found = mountinfo.mounted_at(target)
@@ -44,6 +46,7 @@ def test_options_around_one_page(target: str, tmp_path: pathlib.Path, length: in
     assert found is not None
     assert (found.option("lowerdir") == os.fsdecode(text)[len("lowerdir=") :]) == (length <= LIMIT)
     assert len(os.listdir(target)) == len(options)
+    assert os.getcwd() == where
 
 
 def test_options_that_cannot_fit(target: str, tmp_path: pathlib.Path) -> None:
@@ -78,3 +81,21 @@ def test_failed_remount_undoes_the_bind(target: str, tmp_path: pathlib.Path, mon
         mounts.attach((Mount("bind", str(tmp_path), readonly=True),), target)
 
     assert mountinfo.mounted_at(target) is None
+
+
+IN_NAMESPACE = """
+import sys
+from graphdrivers.linux import mountinfo, mounts, probe
+from graphdrivers.model import Mount
+probe.has_new_mount_api = lambda: False
+mounts.attach((Mount("bind", sys.argv[1] + "/from", readonly=True),), sys.argv[1] + "/to")
+assert {"ro", "nosuid", "nodev"} <= set(mountinfo.mounted_at(sys.argv[1] + "/to").options)
+"""
+
+
+def test_locked_flags(target: str) -> None:
+    """A read-only bind keeps the flags that a user namespace may not clear, without which it would be refused."""
+    mounts.attach((Mount("tmpfs", "x", (("nosuid", None), ("nodev", None), ("mode", "0777"))),), target)
+    for name in ("from", "to"):
+        os.mkdir(f"{target}/{name}")
+    subprocess.run(["unshare", "-Urm", sys.executable, "-c", IN_NAMESPACE, target], check=True)

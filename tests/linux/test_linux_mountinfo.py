@@ -67,15 +67,21 @@ def test_mounted_at_and_below(target: str, tmp_path: pathlib.Path) -> None:
     """Exactly at a path, and strictly below it, are two questions; a path through a symbolic link is the same path."""
     assert mountinfo.mounted_at(target) is None
     mounts.attach((Mount("tmpfs", "one"),), target)
-    mounts.attach((Mount("tmpfs", "two"),), target)
-    os.symlink(target, tmp_path / "link")
+    odd = os.path.join(target, "sp ace\\\t\n#\udcff")
+    os.mkdir(odd)
+    mounts.attach((Mount("tmpfs", "two"),), odd)
+    mounts.attach((Mount("tmpfs", "three"),), odd)
 
-    for path in (target, str(tmp_path / "link"), target + "/"):
+    assert [mount.source for mount in mountinfo.mounted_within(odd)] == ["two", "three"]
+
+    os.symlink(odd, tmp_path / "link")
+    for path in (odd, str(tmp_path / "link"), odd + "/"):
         found = mountinfo.mounted_at(path)
         assert found is not None
-        assert found.source == "two"
+        assert found.source == "three"
         assert mountinfo.mounted_below(path) == []
-    assert [mount.source for mount in mountinfo.mounted_below(str(tmp_path))] == ["one", "two"]
+    assert [mount.source for mount in mountinfo.mounted_below(str(tmp_path))] == ["one", "two", "three"]
+    assert [mount.source for mount in mountinfo.mounted_below(target)] == ["two", "three"]
     assert mountinfo.mounted_below(str(tmp_path / "targ")) == []
 
 
@@ -97,6 +103,18 @@ def test_users_of_overlay_directories(target: str, tmp_path: pathlib.Path, api: 
     mounts.detach(target)
 
     assert mountinfo.users_of(str(directory)) == []
+
+
+def test_users_of_what_was_mounted_through_a_link(target: str, tmp_path: pathlib.Path, api: str) -> None:
+    """Directories that the mount was given by another name are recognised as the same ones."""
+    del api
+    (tmp_path / "real").mkdir()
+    os.symlink("real", tmp_path / "alias")
+    mount = overlay(tmp_path / "alias", 2)
+    mounts.attach((mount,), target)
+
+    assert [user.target for user in mountinfo.users_of(str(tmp_path / "real" / "layer-upperdir"))] == [target]
+    assert mountinfo.users_of(str(tmp_path / "real" / "layer-0")) == []
 
 
 def test_users_of_a_bind(target: str, tmp_path: pathlib.Path, api: str) -> None:

@@ -180,12 +180,15 @@ def test_no_descriptor_is_left(target: str, tmp_path: pathlib.Path) -> None:
     assert os.listdir("/proc/self/fd") == before
 
 
-def test_opened_is_out_of_sight(tmp_path: pathlib.Path, target: str) -> None:
+def test_opened_is_out_of_sight(tmp_path: pathlib.Path, target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The merged tree can be read while the mount table shows nothing, and its directories are free afterwards."""
     plan = (overlay(tmp_path, 2),)
     before = mountinfo.read()
+    monkeypatch.setattr(mounts, "_SCRATCH", str(tmp_path / "scratch"))
+    (tmp_path / "scratch").mkdir()
     with mounts.opened(plan) as root:
         assert mountinfo.read() == before
+        assert os.listdir(tmp_path / "scratch") == []
         assert sorted(os.listdir(root)) == ["file-0", "file-1"]
         assert os.statvfs(root).f_flag & os.ST_NOSUID or mounts.probe.has_new_mount_api() is False
         os.mkdir("new", dir_fd=root)

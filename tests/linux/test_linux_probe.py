@@ -34,6 +34,14 @@ def test_overlay_of_an_older_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("root")
+def test_overlay_that_does_not_know_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An overlay that refuses the key itself cannot append, whatever else it can."""
+    monkeypatch.setattr(mountapi, "_fsconfig", fail_with(errno.EINVAL))
+
+    assert not probe.has_lowerdir_append.__wrapped__()
+
+
+@pytest.mark.usefixtures("root")
 def test_kernel_without_overlay(monkeypatch: pytest.MonkeyPatch) -> None:
     """A kernel that does not know overlay cannot append to it."""
     monkeypatch.setattr(mountapi, "_fsopen", fail_with(errno.ENODEV))

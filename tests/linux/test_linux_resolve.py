@@ -32,6 +32,7 @@ LINKS = {
     "ping": "pong",
     "pong": "ping",
     "chain": "abs",
+    "dir/sub/abs-deep": "/dir/sub",
     "dir/back": "../rel/../..//up",
     "dir/sub/out": "/../../up/dir",
 }
