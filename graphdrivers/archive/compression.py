@@ -8,6 +8,8 @@ behind them is passed over; anything else behind them is refused.
 import bz2
 import enum
 import lzma
+import os
+import stat
 from collections.abc import Callable, Generator, Iterator
 from typing import BinaryIO, Protocol, cast
 
@@ -21,7 +23,7 @@ from graphdrivers.archive.stream import ChunkStream
 from graphdrivers.archive.zstdframes import FrameWalker
 from graphdrivers.model import Limits
 
-CHUNK = 1 << 20
+CHUNK = 4 << 20
 """Most bytes in one chunk of output."""
 
 _INPUT = 256 << 10
@@ -75,8 +77,21 @@ def open_plain(stream: BinaryIO, limits: Limits, *, compression: Compression | N
         LimitExceeded: while reading: it expands too much, or needs too much memory.
     """
     feed = _Feed(stream)
-    ahead = ReadAhead(_plain(feed, limits, compression))
+    if _is_file(stream):
+        # The kernel reads files ahead by itself; a second thread would only take the GIL from the one that unpacks.
+        compression = detect(feed.fill(_MAGIC)) if compression is None else compression
+        if compression is Compression.NONE:
+            return cast("BinaryIO", ChunkStream(_plain(feed, limits, compression), bool))
+    ahead = ReadAhead(_plain(feed, limits, compression), depth=2)
     return cast("BinaryIO", ChunkStream(_chunks(ahead), ahead.close))
+
+
+def _is_file(stream: BinaryIO) -> bool:
+    """Tell whether reading never has to wait for another process."""
+    try:
+        return stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
+    except (AttributeError, OSError):  # no descriptor behind it: UnsupportedOperation is an OSError
+        return False
 
 
 def _chunks(ahead: ReadAhead) -> Generator[bytes]:
@@ -96,8 +111,8 @@ class _Feed:
         """Bytes read from the stream."""
 
     def fill(self, size: int) -> bytes:
-        """Look at the first ``size`` bytes of the stream; fewer only if it has no more."""
-        start = b""
+        """Look at the first ``size`` bytes of the stream; fewer only if it has no more. Idempotent."""
+        start = bytes(self._chunk)
         while len(start) < size and (more := self._read(_INPUT)):
             start += more
         self.total = len(start)
@@ -125,7 +140,7 @@ class _Feed:
         self._position -= size
 
 
-def _plain(feed: _Feed, limits: Limits, compression: Compression | None) -> Iterator[bytes]:
+def _plain(feed: _Feed, limits: Limits, compression: Compression | None) -> Generator[bytes]:
     """Decompress by the right method, as long as the output is in proportion to what was read for it."""
     start = feed.fill(_MAGIC)
     total = 0

@@ -29,9 +29,13 @@ FRAME = struct.Struct("<IIQQ")
 REGION = struct.Struct("<QQ")
 SPILL = struct.Struct("<IQQQ")
 FOOTER = struct.Struct("<Q8s")
+_PACK = FRAME.pack
 
 _LEVEL = 3
-_BATCH = 256 << 10
+_BATCH = 1 << 20
+"""Bytes handed over at a time: each hand-over to the compressing thread costs the reading one some waiting."""
+
+_FRAME_BATCH = 1024
 _PIECE = 1 << 20
 
 
@@ -41,7 +45,7 @@ class HeaderRecorder:
     def __init__(self, sink: BinaryIO) -> None:
         """Write to ``sink``, which stays open and is never read or moved."""
         self._segments = _Segments(sink)
-        self._out = bytearray()
+        self._out: list[bytes | memoryview] = []
         self._literal = bytearray()
         self._path: bytes | None = None  # of the content behind the literal bytes
         self._start = self._end = 0
@@ -72,11 +76,11 @@ class HeaderRecorder:
             self.content(path, 0, length)
             return
         out = self._out
-        out += FRAME.pack(len(piece), len(path), 0, length)
-        out += path
-        out += piece
+        out.append(_PACK(len(piece), len(path), 0, length))
+        out.append(path)
+        out.append(piece)
         self._frames += 1
-        if len(out) > _BATCH:
+        if len(out) > 3 * _FRAME_BATCH:
             self._flush()
 
     def spill(self, path: bytes, fd: int) -> None:
@@ -104,8 +108,7 @@ class HeaderRecorder:
         ends = self._segments.wait()
         index = ends[-1]
         for path, frames, segment in self._spills:
-            self._out += SPILL.pack(len(path), frames, ends[segment - 1], ends[segment])
-            self._out += path
+            self._out += (SPILL.pack(len(path), frames, ends[segment - 1], ends[segment]), path)
         self._flush(end=True)
         self._segments.close(index)
 
@@ -120,18 +123,18 @@ class HeaderRecorder:
             if not self._literal:
                 return
             path = b""
-        self._out += FRAME.pack(len(self._literal), len(path), self._start, self._end - self._start)
-        self._out += path
-        self._out += self._literal
+        frame = FRAME.pack(len(self._literal), len(path), self._start, self._end - self._start)
+        self._out += (frame, path, bytes(self._literal))
+        large = len(self._literal) >= _BATCH
         self._literal.clear()
         self._path = None
         self._start = self._end = 0
         self._frames += 1
-        if len(self._out) > _BATCH:
+        if large or len(self._out) > 3 * _FRAME_BATCH:
             self._flush()
 
     def _flush(self, *, end: bool = False) -> None:
-        self._segments.put(bytes(self._out), end=end)
+        self._segments.put(b"".join(self._out), end=end)
         self._out.clear()
 
 

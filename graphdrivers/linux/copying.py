@@ -109,7 +109,7 @@ def copy_tree(src_fd: int, dst_fd: int, *, record: Callable[[int, int], object] 
 
     Args:
         src_fd: directory that nobody changes meanwhile.
-        dst_fd: empty directory.
+        dst_fd: empty directory, not inside the source: that copy would never end.
         record: called once for each inode made, with its number and its final
             ctime in ns; later changes of the inode can be told by them.
 

@@ -111,7 +111,8 @@ class Staging:
 
     When the building is done, rename ``name`` to its place with
     `rename_noreplace`. What is still here at exit is removed. A maker that was
-    killed leaves a directory whose lock is free: `leftovers` finds it.
+    killed leaves a directory whose lock is free: `leftovers` finds it. Needs a
+    file system with ``flock(2)`` on directories (all local ones; not NFS).
     """
 
     def __init__(self, parent: str) -> None:

@@ -7,6 +7,7 @@ import os
 
 from graphdrivers.errors import SyscallError
 from graphdrivers.linux import mountapi, resolve
+from graphdrivers.linux.libc import AT_FDCWD
 
 
 def kernel_release() -> str:
@@ -18,7 +19,7 @@ def kernel_release() -> str:
 def has_openat2() -> bool:
     """Tell whether ``openat2`` works (Linux 5.6; some sandboxes forbid it)."""
     try:
-        os.close(resolve.openat2(-100, b".", os.O_PATH, resolve=resolve.RESOLVE_IN_ROOT))
+        os.close(resolve.openat2(AT_FDCWD, b".", os.O_PATH, resolve=resolve.RESOLVE_IN_ROOT))
     except SyscallError:
         return False
     return True
@@ -26,7 +27,7 @@ def has_openat2() -> bool:
 
 @functools.cache
 def has_new_mount_api() -> bool:
-    """Tell whether the kernel has all of ``fsopen`` .. ``mount_setattr`` (Linux 5.12). Needs no privilege."""
+    """Tell whether all of ``fsopen`` to ``mount_setattr`` work (Linux 5.12); without CAP_SYS_ADMIN the answer is no."""
     try:
         mountapi.mount_setattr(-1, 0)
     except SyscallError as error:
