@@ -82,7 +82,7 @@ def containers_storage(root: str, tar: str) -> Callable[[], float]:
 
     def run() -> float:
         home = os.path.join(root, "cs")
-        command = ["containers-storage", "--root", home, "--runroot", home + "-run", "--storage-driver", "overlay"]
+        command = ["containers-storage", "--graph", home, "--run", home + "-run", "--storage-driver", "overlay"]
         made = subprocess.run([*command, "create-layer"], check=True, capture_output=True, text=True)
         layer = made.stdout.split()[0]
         start = time.perf_counter()

@@ -5,7 +5,6 @@ Source: OCI image-spec ``layer.md``; the decisions on what it leaves open are in
 deletion is written depends on the target's dialect.
 """
 
-import hashlib
 import os
 import stat
 from typing import BinaryIO
@@ -15,11 +14,11 @@ import attrs
 from graphdrivers import errors
 from graphdrivers.archive import entries, whiteouts
 from graphdrivers.archive.attributes import Attributes
+from graphdrivers.archive.digests import Digester
 from graphdrivers.archive.entries import Entry
 from graphdrivers.archive.headers import HeaderRecorder
 from graphdrivers.archive.hiding import Hiding
 from graphdrivers.archive.merged import MergedTree
-from graphdrivers.archive.pipeline import Pump
 from graphdrivers.archive.places import Place, Places
 from graphdrivers.archive.reader import TarReader
 from graphdrivers.archive.union import Union
@@ -60,22 +59,21 @@ def apply(
         ArchiveError: refused; what is in the target then is garbage.
         OSError: the file system failed (full, read-only, damaged).
     """
-    digest = hashlib.sha256()
-    hashing = Pump(digest.update)
+    digester = Digester()
     recorder = None
     job = None
     try:
         recorder = HeaderRecorder(headers) if headers is not None else None
-        reader = TarReader(tar, limits, recorder=recorder, tap=hashing.put)
+        reader = TarReader(tar, limits, recorder=recorder, tap=digester.put)
         job = _Apply(reader, target, limits, recorder)
         job.run(progress)
         reader.drain()
         job.finish()
         if recorder is not None:
             recorder.close()
-        hashing.close()
+        diff_id = DiffID(digester.close())
     except BaseException:
-        hashing.abort()
+        digester.abort()
         if recorder is not None:
             recorder.abort()
         if job is not None:
@@ -83,7 +81,7 @@ def apply(
         raise
     if progress is not None:
         progress(reader.consumed)
-    return Applied(DiffID("sha256:" + digest.hexdigest()), job.size, job.count, job.notes())
+    return Applied(diff_id, job.size, job.count, job.notes())
 
 
 class _Apply:

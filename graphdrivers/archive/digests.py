@@ -11,29 +11,51 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 
+_HAND_OVER = 4 << 20
+
+
 class Digester:
-    """Compute the sha256 of a stream in its own thread."""
+    """Compute the sha256 of a stream in its own thread.
+
+    Chunks are handed over some megabytes at a time: each hand-over makes two
+    threads compete for the GIL.
+    """
 
     def __init__(self) -> None:
         """Start with no bytes."""
         self._hash = hashlib.sha256()
-        self._pump: Pump[bytes] = Pump(self._hash.update)
+        self._pump: Pump[list[bytes]] = Pump(self._update, depth=3)
+        self._waiting: list[bytes] = []
+        self._bytes = 0
         self.size = 0
         """Bytes taken so far."""
 
     def put(self, chunk: bytes) -> None:
         """Take the next bytes; they must not change any more."""
         self.size += len(chunk)
-        self._pump.put(chunk)
+        self._bytes += len(chunk)
+        self._waiting.append(chunk)
+        if self._bytes >= _HAND_OVER:
+            self._hand_over()
 
     def close(self) -> str:
         """Wait for the thread and return the digest, ``sha256:`` and 64 hex digits."""
+        self._hand_over()
         self._pump.close()
         return "sha256:" + self._hash.hexdigest()
 
     def abort(self) -> None:
         """End the thread without a result. Idempotent."""
         self._pump.abort()
+
+    def _hand_over(self) -> None:
+        self._pump.put(self._waiting)
+        self._waiting = []
+        self._bytes = 0
+
+    def _update(self, chunks: list[bytes]) -> None:
+        for chunk in chunks:
+            self._hash.update(chunk)
 
 
 class VerifiedReader(io.RawIOBase):

@@ -125,10 +125,10 @@ def _of_click(error: click.ClickException) -> failures.Failure:
 def _tell(failure: failures.Failure, *, as_json: bool) -> int:
     """Tell a failure on stderr, and on stdout too where JSON was asked for."""
     try:
+        output.error_line(failure.line)
         if as_json:
             output.document(failure.document())
-            sys.stdout.flush()
-        output.error_line(failure.line)
+        sys.stdout.flush()  # what a full disk refused stays in the buffer, and would be tried again at exit
     except OSError:  # nobody is left to tell
         _silence()
     return failure.exit_code

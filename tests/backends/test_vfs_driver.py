@@ -171,6 +171,8 @@ def test_an_unprivileged_user(nobodys: str) -> None:
         "--reuid=65534",
         "--regid=65534",
         "--clear-groups",
+        "--inh-caps=+dac_read_search",  # the interpreter may lie in a folder of root's
+        "--ambient-caps=+dac_read_search",
         sys.executable,
         "-c",
         textwrap.dedent(script),
