@@ -26,7 +26,7 @@ from graphdrivers.model import Limits
 CHUNK = 4 << 20
 """Most bytes in one chunk of output."""
 
-_INPUT = 256 << 10
+_INPUT = 2 << 20
 _FIRST_INPUT = 4 << 10
 _MAGIC = 10
 _IsalError = cast("type[Exception]", igzip_lib.IsalError)  # its stub says that it is an instance
