@@ -20,8 +20,14 @@ class Recorder(Protocol):
     def content(self, path: bytes, offset: int, length: int) -> None:
         """Note that the next bytes are those of a file that was written."""
 
-    def whole(self, piece: bytes | memoryview, path: bytes, length: int) -> None:
-        """Do `literal` and `content` in one step, for a file given whole."""
+    noted: list[tuple[int, int, bytes, int]]
+    """Files given whole, in order: literal bytes of the present chunk from, to; then a path and its length.
+
+    The same as `literal` and `content` for each, but without a call per file.
+    """
+
+    def turn(self, view: memoryview) -> None:
+        """Take in what was noted of the chunk before; ``view`` is the next one."""
 
 
 class BlockStream:
@@ -57,6 +63,8 @@ class BlockStream:
             self._tap(chunk)
         self.chunk = chunk
         self.view = memoryview(chunk)
+        if self.recorder is not None:
+            self.recorder.turn(self.view)
         self.position = self.mark = 0
         self.end = len(chunk)
         return bool(chunk)

@@ -34,8 +34,6 @@ _PACK = FRAME.pack
 _LEVEL = 3
 _BATCH = 1 << 20
 """Bytes handed over at a time: each hand-over to the compressing thread costs the reading one some waiting."""
-
-_FRAME_BATCH = 1024
 _PIECE = 1 << 20
 
 
@@ -45,7 +43,11 @@ class HeaderRecorder:
     def __init__(self, sink: BinaryIO) -> None:
         """Write to ``sink``, which stays open and is never read or moved."""
         self._segments = _Segments(sink)
-        self._out: list[bytes | memoryview] = []
+        self.noted: list[tuple[int, int, bytes, int]] = []
+        """See `graphdrivers.archive.blocks.Recorder`."""
+        self._view = memoryview(b"")
+        self._out: list[bytes] = []
+        self._size = 0
         self._literal = bytearray()
         self._path: bytes | None = None  # of the content behind the literal bytes
         self._start = self._end = 0
@@ -54,12 +56,16 @@ class HeaderRecorder:
 
     def literal(self, piece: bytes | memoryview) -> None:
         """Keep bytes of the tar as they are."""
+        if self.noted:
+            self._take_noted()
         if self._path is not None or len(self._literal) > _BATCH:
             self._end_frame()
         self._literal += piece
 
     def content(self, path: bytes, offset: int, length: int) -> None:
         """Note that the tar goes on with ``length`` bytes from ``offset`` of the file ``path``."""
+        if self.noted:
+            self._take_noted()
         if self._path is not None:
             if path == self._path and offset == self._end:
                 self._end += length
@@ -69,25 +75,19 @@ class HeaderRecorder:
         self._start = offset
         self._end = offset + length
 
-    def whole(self, piece: bytes | memoryview, path: bytes, length: int) -> None:
-        """Do `literal` and `content` (from offset 0) in one step: the usual case, so it is fast."""
-        if self._path is not None or self._literal:
-            self.literal(piece)
-            self.content(path, 0, length)
-            return
-        out = self._out
-        out.append(_PACK(len(piece), len(path), 0, length))
-        out.append(path)
-        out.append(piece)
-        self._frames += 1
-        if len(out) > 3 * _FRAME_BATCH:
-            self._flush()
+    def turn(self, view: memoryview) -> None:
+        """Take in what was noted of the chunk before; ``view`` is the next one."""
+        if self.noted:
+            self._take_noted()
+        self._view = view
 
     def spill(self, path: bytes, fd: int) -> None:
         """Keep the content of ``path``, open as ``fd``, because the file is about to be replaced or removed.
 
         What was noted of ``path`` up to now means this content. Holes stay holes.
         """
+        if self.noted:
+            self._take_noted()
         self._end_frame()
         self._flush(end=True)
         for start, length in copying.data_regions(fd, os.fstat(fd).st_size):
@@ -103,6 +103,8 @@ class HeaderRecorder:
         Raises:
             OSError: the sink failed.
         """
+        if self.noted:
+            self._take_noted()
         self._end_frame()
         self._flush(end=True)
         ends = self._segments.wait()
@@ -116,6 +118,24 @@ class HeaderRecorder:
         """Give up; what was written so far is garbage. Idempotent."""
         self._segments.abort()
 
+    def _take_noted(self) -> None:
+        """Write out the frames of files given whole."""
+        self._end_frame()
+        view = self._view
+        parts: list[bytes | memoryview] = []
+        for start, end, path, length in self.noted:
+            parts += (_PACK(end - start, len(path), 0, length), path, view[start:end])
+        self._frames += len(self.noted)
+        self.noted.clear()
+        self._keep(b"".join(parts))  # joined at once: a view would keep its whole chunk alive
+
+    def _keep(self, frames: bytes) -> None:
+        """Keep encoded frames until there are enough of them to hand over."""
+        self._out.append(frames)
+        self._size += len(frames)
+        if self._size >= _BATCH:
+            self._flush()
+
     def _end_frame(self) -> None:
         """Write out the stretch that is being collected."""
         path = self._path
@@ -124,18 +144,17 @@ class HeaderRecorder:
                 return
             path = b""
         frame = FRAME.pack(len(self._literal), len(path), self._start, self._end - self._start)
-        self._out += (frame, path, bytes(self._literal))
-        large = len(self._literal) >= _BATCH
+        encoded = b"".join((frame, path, self._literal))
         self._literal.clear()
         self._path = None
         self._start = self._end = 0
         self._frames += 1
-        if large or len(self._out) > 3 * _FRAME_BATCH:
-            self._flush()
+        self._keep(encoded)
 
     def _flush(self, *, end: bool = False) -> None:
         self._segments.put(b"".join(self._out), end=end)
         self._out.clear()
+        self._size = 0
 
 
 class _Segments:

@@ -139,11 +139,10 @@ class TarReader:
         if stop <= blocks.end:
             self._left = 0
             blocks.position = stop
-            view = blocks.view
             if path is not None and size and blocks.recorder is not None:
-                blocks.recorder.whole(view[blocks.mark : start], path, size)
+                blocks.recorder.noted.append((blocks.mark, start, path, size))
                 blocks.mark = stop
-            return view[start:stop]
+            return blocks.view[start:stop]
         if size > SMALL:
             return None
         payload = blocks.take(size, path)

@@ -81,20 +81,31 @@ class Recording:
     """A recorder that keeps everything in memory."""
 
     pieces: list[tuple[bytes | None, int, bytes | int]] = attrs.field(factory=list)
+    noted: list[tuple[int, int, bytes, int]] = attrs.field(factory=list)
+    view: memoryview = attrs.field(factory=lambda: memoryview(b""))
 
     def literal(self, piece: bytes | memoryview) -> None:
         """Keep literal bytes."""
+        self.take_noted()
         self.pieces.append((None, 0, bytes(piece)))
 
     def content(self, path: bytes, offset: int, length: int) -> None:
         """Keep the place of content."""
+        self.take_noted()
         self.pieces.append((path, offset, length))
 
-    def whole(self, piece: bytes | memoryview, path: bytes, length: int) -> None:
-        """Do both at once; an empty literal leaves no trace, as with `literal`."""
-        if piece:
-            self.literal(piece)
-        self.content(path, 0, length)
+    def turn(self, view: memoryview) -> None:
+        """Take in the files given whole."""
+        self.take_noted()
+        self.view = view
+
+    def take_noted(self) -> None:
+        """Do `literal` and `content` for each; an empty literal leaves no trace."""
+        noted, self.noted = self.noted, []
+        for start, end, path, length in noted:
+            if start < end:
+                self.pieces.append((None, 0, bytes(self.view[start:end])))
+            self.pieces.append((path, 0, length))
 
     def tar(self, files: dict[bytes, bytes]) -> bytes:
         """Put the tar together again."""
