@@ -143,15 +143,16 @@ class _Apply:
     def _member(self, entry: Entry) -> None:
         """Find the member's directory and hand it to the method for its kind."""
         name = entry.name
+        regular = entry.kind == entries.REGULAR
         if name[:2] == b"./":
             name = name[2:]
-        if name[-1:] == b"/":
+        if not regular and name[-1:] == b"/":
             name = name[:-1]
         if b"/." in name or b"//" in name or name[:1] in _SUSPECT:
             name = clean(name)
+            if b".wh." in name and self._marker(name):
+                return
         head, _, base = name.rpartition(b"/")
-        if b".wh." in name and self._marker(name, head):
-            return
         if not name:
             self._root(entry)
             return
@@ -159,7 +160,7 @@ class _Apply:
         if place is None:
             place = self._tree.parent(head)
             name = place.child(base)
-        if entry.kind == entries.REGULAR:
+        if regular:
             self._regular(entry, place, base, name)
         else:
             self._handlers[entry.kind](entry, place, base)
@@ -167,11 +168,12 @@ class _Apply:
             self._made.add(name)
             self._tree.touch(place.path)
 
-    def _marker(self, name: bytes, head: bytes) -> bool:
+    def _marker(self, name: bytes) -> bool:
         """Carry out a whiteout member, whatever its kind; False for an ordinary member."""
         meaning, target = whiteouts.classify(name)
         if meaning is Meaning.ORDINARY:
             return False
+        head = name.rpartition(b"/")[0]
         if meaning is Meaning.WHITEOUT:
             self._hiding.whiteout(head, target)
         elif meaning is Meaning.OPAQUE:
