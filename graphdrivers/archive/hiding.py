@@ -12,7 +12,7 @@ import stat
 from graphdrivers import errors
 from graphdrivers.archive.attributes import Attributes
 from graphdrivers.archive.merged import MergedTree
-from graphdrivers.archive.places import Place
+from graphdrivers.archive.places import Place, join
 from graphdrivers.archive.whiteouts import Dialect
 from graphdrivers.linux import trees
 
@@ -32,7 +32,7 @@ class Hiding:
         real = self._tree.locate(parent)
         if real is None:
             return
-        path = real + b"/" + name if real else name
+        path = join(real, name)
         self._check(path, os.fsdecode(path), below_only=False)
         self._tree.forget_names()
         if self._layered:
@@ -98,7 +98,7 @@ class Hiding:
         real = self._tree.locate(head)
         if real is None:
             return None
-        path = real + b"/" + name if real else name
+        path = join(real, name)
         node = self._tree.lower(path)
         place = self._tree.places.find(real)
         facts = None if place is None else self._tree.facts(place, name)

@@ -19,7 +19,7 @@ from graphdrivers import errors
 from graphdrivers.archive.attributes import Attributes
 from graphdrivers.archive.entries import Node
 from graphdrivers.archive.headers import HeaderRecorder
-from graphdrivers.archive.places import Place, Places
+from graphdrivers.archive.places import Place, Places, join
 from graphdrivers.archive.union import Union
 from graphdrivers.linux import copying, trees
 
@@ -130,7 +130,7 @@ class MergedTree:
         real = self.locate(head)
         if real is None:
             raise errors.MalformedArchive(f"hard link to {os.fsdecode(literal)!r}, which does not exist")
-        path = real + b"/" + name if real else name
+        path = join(real, name)
         place = self.places.find(real)
         facts = None if place is None else self.facts(place, name)
         node = self.lower(path) if facts is None else None
@@ -195,7 +195,7 @@ class MergedTree:
                 real = os.path.dirname(real)
                 here = self.places.find(real)
                 continue
-            path = real + b"/" + name if real else name
+            path = join(real, name)
             found = self._step(here, path, name, create=create)
             if isinstance(found, bytes):
                 links += 1

@@ -21,6 +21,11 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_AT_ONCE = 96
 
 
+def join(directory: bytes, name: bytes) -> bytes:
+    """Give the real path of an entry; a directory of ``b""`` is the root."""
+    return directory + b"/" + name if directory else name
+
+
 class Place:
     """One open directory: descriptor, what a new file in it gets, what to restore on leaving.
 
@@ -42,7 +47,7 @@ class Place:
 
     def child(self, name: bytes) -> bytes:
         """Path of an entry in here."""
-        return self.path + b"/" + name if self.path else name
+        return join(self.path, name)
 
 
 class Places:
@@ -120,12 +125,6 @@ class Places:
         place = self._open.pop(path, None)
         if place is not None:
             self._restore(place)
-
-    def leave_below(self, path: bytes) -> None:
-        """Restore and close a directory and everything open below it."""
-        prefix = path + b"/"
-        for known in [p for p in self._open if p == path or p.startswith(prefix)]:
-            self.leave(known)
 
     def forget_below(self, path: bytes) -> None:
         """Close a directory and everything open below it, about to be deleted."""
