@@ -28,6 +28,9 @@ RESERVED_PREFIX = b".wh..wh."
 OPAQUE_NAME = b".wh..wh..opq"
 """Inside a directory: nothing of lower layers shows through it."""
 
+PSEUDO_LINKS = b".wh..wh.plnk"
+"""At a layer's root: where aufs keeps one name of each file whose other names it could not link yet."""
+
 LONG_PREFIX = b".wh..wh.long-"
 """Begins the name of the marker that deletes a name too long for ``.wh.`` in front of it; see `whiteout_name`."""
 
