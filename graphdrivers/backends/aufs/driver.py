@@ -173,7 +173,7 @@ class AufsDriver(Driver):
             self._rest(layer)
 
     def facts(self, layer: str | None = None) -> dict[str, str]:
-        """Give what is to be known beyond the contract; see `driver.Facts`."""
+        """Give what is to be known beyond the contract; see `driver.Tells`."""
         if layer is None:
             return trials.facts(self.support, self._engine.name)
         ancestors = self._dirs.read(layer).ancestors
@@ -183,7 +183,7 @@ class AufsDriver(Driver):
         found = {"engine": engine.name, "dialect": form, "diff": self._dirs.diff(layer), "mnt": self._dirs.mnt(layer)}
         for number, (path, role) in enumerate(engine.branches(layer, ancestors)):
             found[f"br{number}"] = f"{path}={role}"
-        aside = self._dirs.path(layer, "reserved")
+        aside = engine.shelf(layer)
         if os.path.isdir(aside):
             found["reserved"] = aside
         return found
