@@ -58,6 +58,10 @@ class Engine(abc.ABC):
         self.forms = forms
         self.capabilities = capabilities
 
+    def refusal(self, layer: str, ancestors: Sequence[str]) -> str:  # noqa: ARG002 -- most take any
+        """Say why the engine would not show a stack as its layers mean it; empty where it does."""
+        return ""
+
     @abc.abstractmethod
     def writable(self, layer: str, ancestors: Sequence[str]) -> Plan:
         """Make a writable layer ready and plan its mount; the layer is live afterwards. Idempotent."""
