@@ -3,19 +3,23 @@
 import os
 import stat
 
+from graphdrivers.archive import owners
 from graphdrivers.archive.whiteouts import PLAIN, Dialect
 from graphdrivers.backends import layerdirs
 
 
-def make_root(folder: str, *, ownership: bool) -> None:
+def make_root(folder: str, *, ownership: bool, dialect: Dialect = PLAIN) -> None:
     """Make the root of a layer without parent: 0755, 0:0, times 0, no xattrs, whatever the umask.
 
-    Without ``ownership`` it stays the caller's.
+    Without ``ownership`` it stays the caller's, and its owner is recorded where the dialect does that.
     """
     layerdirs.make_private(folder)
     if ownership:
         os.chown(folder, 0, 0)
     os.chmod(folder, 0o755)  # noqa: S103 - the root of an image; the folder that holds it is 0700
+    if dialect.records_owners:
+        with layerdirs.directory(folder) as opened:
+            owners.give(opened, 0, 0, 0o755)
     os.utime(folder, ns=(0, 0))
 
 

@@ -6,6 +6,9 @@ share blocks between files (btrfs, xfs), a copy takes no space but its inodes.
 A layer's folder holds ``root`` (the whole tree) and, over a parent,
 ``baseline``: which inodes the copy made and when they last changed (ctime),
 which proves files unchanged without reading them. A user cannot set ctime.
+
+A home begun by a process that cannot give files away keeps owners in an xattr
+(`graphdrivers.archive.owners`), whoever opens it later.
 """
 
 import array
@@ -18,16 +21,20 @@ from typing import BinaryIO, ClassVar
 import attrs
 
 from graphdrivers import errors
+from graphdrivers.archive import owners
 from graphdrivers.archive.apply import Target, apply
 from graphdrivers.archive.entries import Node
 from graphdrivers.archive.equality import Proof
-from graphdrivers.archive.whiteouts import PLAIN
+from graphdrivers.archive.whiteouts import PLAIN, PLAIN_RECORDED
 from graphdrivers.backends import abilities, layerdirs, reserved, roots
 from graphdrivers.linux import copying, mounts
-from graphdrivers.model import Applied, LayerRecord, LayerSpec, Limits, Mount, Progress, Support
+from graphdrivers.model import Applied, Capabilities, LayerRecord, LayerSpec, Limits, Mount, Progress, Support
 from graphdrivers.naivediff import NaiveDiff
 
 NAME = "vfs"
+
+_RECORDED = {"owners": owners.XATTR}
+"""The lasting option of a home whose layers record owners."""
 
 _ROOT = "root"
 _BASELINE = "baseline"
@@ -45,24 +52,35 @@ class VfsDriver(NaiveDiff):
         """Open ``home``; see `driver.Driver`."""
         super().__init__(home, options, support)
         _refuse_options(options)
-        self._dirs = layerdirs.LayerDirs(home, self.name, {})
+        recorded = support.capabilities.recorded_owners
+        self._dialect = PLAIN_RECORDED if recorded else PLAIN
+        self._dirs = layerdirs.LayerDirs(home, self.name, _RECORDED if recorded else {})
 
     @classmethod
     def probe(cls, home: str, options: Mapping[str, str]) -> Support:
         """Try what files can be here; the driver itself works on every file system."""
         _refuse_options(options)
-        layerdirs.recorded_options(home, NAME)
+        lasting = layerdirs.recorded_options(home, NAME)
         with abilities.scratch(NAME, home) as folder:
             found = abilities.tried(folder)
             views = _views_are_readonly(folder)
+        recorded = _records_owners(home, found, lasting)
         capabilities = attrs.evolve(
-            found, mount_free=True, readonly_views=views, rename_directories=True, hard_links_across_layers=True
+            found,
+            ownership=found.ownership and not recorded,
+            recorded_owners=recorded,
+            mount_free=True,
+            readonly_views=views,
+            rename_directories=True,
+            hard_links_across_layers=True,
         )
         how = "shared blocks (FICLONE)" if found.reflink else "copied blocks"
         notes = ["each layer holds a copy of its parent's whole tree"]
         if not views:
             notes.append("views can be written to: a read-only mount needs root")
-        if not found.ownership:
+        if recorded:
+            notes.append(f"all files belong to the caller; {owners.XATTR} records the owners of files and directories")
+        elif not found.ownership:
             notes.append("all files belong to the caller: giving them away needs root")
         return Support(capabilities, f"full copies, {how}", tuple(notes))
 
@@ -74,7 +92,7 @@ class VfsDriver(NaiveDiff):
         with self._dirs.making(layer, ancestry) as folder:
             root = os.path.join(folder, _ROOT)
             if parent is None:
-                roots.make_root(root, ownership=self.support.capabilities.ownership)
+                roots.make_root(root, ownership=self.support.capabilities.ownership, dialect=self._dialect)
             else:
                 layerdirs.make_private(root)
                 _copy(self._dirs.path(parent, _ROOT), root, os.path.join(folder, _BASELINE))
@@ -110,7 +128,7 @@ class VfsDriver(NaiveDiff):
         self._dirs.writable(layer)
         self._dirs.refuse_mounted(layer, _ROOT)
         with layerdirs.directory(self._dirs.path(layer, _ROOT)) as root:
-            target = Target(root, PLAIN, None, self.support.capabilities)
+            target = Target(root, self._dialect, None, self.support.capabilities)
             return apply(tar, target, headers=headers, limits=limits, progress=progress)
 
     def layers(self) -> Iterator[LayerRecord]:
@@ -140,6 +158,9 @@ class VfsDriver(NaiveDiff):
         """Clean up after somebody wrote to a layer."""
         if not self._dirs.is_touched(layer):
             return
+        if self._dialect.records_owners:
+            with layerdirs.directory(self._dirs.path(layer, _ROOT)) as root:
+                owners.make_usable(root)
         aside = reserved.put_aside(self._dirs.path(layer, _ROOT), self._dirs.path(layer, "reserved"))
         self._dirs.rest(layer)
         if aside:
@@ -163,6 +184,25 @@ class VfsDriver(NaiveDiff):
 def _refuse_options(options: Mapping[str, str]) -> None:
     for key in options:
         raise errors.InvalidOption(NAME, key, "it is unknown; this driver has none")
+
+
+def _records_owners(home: str, found: Capabilities, lasting: Mapping[str, str] | None) -> bool:
+    """Say whether the layers of a home, made (with ``lasting`` options) or not made yet, record owners.
+
+    Raises:
+        StoreVersion: in a way that is unknown here.
+        IncompatibleFilesystem: they do, and the file system cannot (any more).
+    """
+    if lasting is None:
+        return found.user_xattrs and not found.ownership
+    if not lasting:
+        return False
+    if lasting != _RECORDED:
+        raise errors.StoreVersion(home, f"driver.json has the options {lasting}; this release knows {_RECORDED}")
+    if not found.user_xattrs:
+        reason = f"layers in {home!r} record owners in {owners.XATTR}, which the file system no longer stores"
+        raise errors.IncompatibleFilesystem(NAME, reason, "mount it with user xattrs")
+    return True
 
 
 def _views_are_readonly(folder: str) -> bool:
