@@ -46,7 +46,8 @@ class Attributes:
         umask = current_umask()
         self.touchy = umask | stat.S_ISUID | stat.S_ISGID
         """Mode bits that creating a file does not give it reliably."""
-        needed = owners.needed_bits(stat.S_IFREG) if self.records else 0
+        self._bound = owners.is_bound()
+        needed = owners.needed_bits(stat.S_IFREG) if self.records and self._bound else 0
         self.regarded = self.touchy | needed
         """Mode bits of a regular file that say whether creating it is enough."""
         self.enough = -1 if umask & needed else needed
@@ -137,7 +138,7 @@ class Attributes:
     def _finish(self, fd: int, uid: int, gid: int, mode: int) -> None:
         """Set the mode; record it and the owner where records are kept."""
         if self.records:
-            owners.give(fd, uid, gid, mode)
+            owners.give(fd, uid, gid, mode, bound=self._bound)
         else:
             os.fchmod(fd, mode)
 

@@ -62,9 +62,15 @@ def needed_bits(kind: int) -> int:
     return stat.S_IRUSR | stat.S_IXUSR if kind == stat.S_IFDIR else stat.S_IRUSR
 
 
-def disk_mode(mode: int, kind: int) -> int:
-    """Return the permission bits that a file with a record has on disk."""
-    return mode & ~(stat.S_ISUID | stat.S_ISGID) | needed_bits(kind)
+def disk_mode(mode: int, kind: int, *, bound: bool) -> int:
+    """Return the permission bits that a file with a record has on disk.
+
+    Args:
+        mode: the recorded one.
+        kind: ``S_IFREG`` or ``S_IFDIR``.
+        bound: it was made by a process that permissions bind (without ``CAP_DAC_OVERRIDE``).
+    """
+    return mode & ~(stat.S_ISUID | stat.S_ISGID) | (needed_bits(kind) if bound else 0)
 
 
 def look(dir_fd: int, name: bytes, status: os.stat_result) -> os.stat_result:
@@ -81,7 +87,8 @@ def shown(status: os.stat_result, value: bytes | None) -> os.stat_result:
     if record is None:
         return status
     real = stat.S_IMODE(status.st_mode)
-    mode = kind | (record.mode if real == disk_mode(record.mode, kind) else real)
+    kept = any(real == disk_mode(record.mode, kind, bound=bound) for bound in (True, False))
+    mode = kind | (record.mode if kept else real)
     _, (fields, named) = cast("tuple[Any, tuple[tuple[Any, ...], dict[str, Any]]]", status.__reduce__())
     return os.stat_result((mode, *fields[1:4], record.uid, record.gid, *fields[6:]), named)
 
@@ -96,15 +103,29 @@ def read(target: int | bytes) -> bytes | None:
         return None
 
 
-def give(fd: int, uid: int, gid: int, mode: int) -> None:
-    """Give an open file or directory of the caller's an owner and a mode, recording what it cannot have for real."""
+def is_bound() -> bool:
+    """Say whether permissions bind this process."""
+    return not namespaces.has_capability("CAP_DAC_OVERRIDE")
+
+
+def give(fd: int, uid: int, gid: int, mode: int, *, bound: bool) -> None:
+    """Give an open file or directory of the caller's an owner and a mode, recording what it cannot have for real.
+
+    Args:
+        fd: it.
+        uid: its owner.
+        gid: its group.
+        mode: its permission bits.
+        bound: `is_bound`, asked once for many files.
+    """
     status = os.fstat(fd)
     kind = stat.S_IFMT(status.st_mode)
-    plain = (uid, gid) == (status.st_uid, status.st_gid) and mode & needed_bits(kind) == needed_bits(kind)
+    needed = needed_bits(kind) if bound else 0
+    plain = (uid, gid) == (status.st_uid, status.st_gid) and mode & needed == needed
     if not plain:
         os.fchmod(fd, stat.S_IRWXU)  # writing an xattr takes the permission to write
         os.setxattr(fd, XATTR, Record(uid, gid, mode).value(kind))
-        mode = disk_mode(mode, kind)
+        mode = disk_mode(mode, kind, bound=bound)
     elif read(fd) is not None:
         os.fchmod(fd, stat.S_IRWXU)
         os.removexattr(fd, XATTR)
@@ -118,7 +139,7 @@ def make_usable(root: int) -> None:
     or compared otherwise. What is shown stays the same. Other people's files are
     left alone. Idempotent; does nothing for a process that permissions do not bind.
     """
-    if namespaces.has_capability("CAP_DAC_OVERRIDE"):
+    if not is_bound():
         return
     uid = os.geteuid()
     _open_up(root, os.fstat(root), uid)
@@ -160,6 +181,6 @@ def _open_up(pinned: int, status: os.stat_result, uid: int) -> None:
     fd = os.open(f"/proc/self/fd/{pinned}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         old = shown(status, read(fd))
-        give(fd, old.st_uid, old.st_gid, stat.S_IMODE(status.st_mode))
+        give(fd, old.st_uid, old.st_gid, stat.S_IMODE(status.st_mode), bound=True)
     finally:
         os.close(fd)

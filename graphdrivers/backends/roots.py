@@ -19,7 +19,7 @@ def make_root(folder: str, *, ownership: bool, dialect: Dialect = PLAIN) -> None
     os.chmod(folder, 0o755)  # noqa: S103 - the root of an image; the folder that holds it is 0700
     if dialect.records_owners:
         with layerdirs.directory(folder) as opened:
-            owners.give(opened, 0, 0, 0o755)
+            owners.give(opened, 0, 0, 0o755, bound=owners.is_bound())
     os.utime(folder, ns=(0, 0))
 
 
