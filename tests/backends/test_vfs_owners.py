@@ -106,6 +106,26 @@ for layer in ("base", "child"):
             print(member.name, oct(member.mode), mine, content)
 """
 
+_SHUT_RESERVED = """
+import os, sys
+from graphdrivers import errors
+from graphdrivers.backends.vfs import VfsDriver
+driver = VfsDriver(sys.argv[1], {}, VfsDriver.probe(sys.argv[1], {}))
+driver.create("base")
+root = driver.mounts("base")[0].source
+os.makedirs(root + "/a/.wh.d")
+os.makedirs(root + "/b")
+open(root + "/b/.wh.f", "w").close()
+for name in ("a/.wh.d", "a", "b"):
+    os.chmod(os.path.join(root, name), 0o555)
+try:
+    driver.settle("base")
+except errors.ReservedNameError as error:
+    print(sorted(error.paths))
+driver.seal("base")
+print(*((oct(os.stat(folder).st_mode), os.listdir(folder)) for folder in (root + "/a", root + "/b")))
+"""
+
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user needs root")
 
 
@@ -134,9 +154,8 @@ def test_the_diff_is_that_of_root(tmp_path: pathlib.Path, options: list[str]) ->
 
 
 @needs_root
-def test_files_that_their_owner_closed(tmp_path: pathlib.Path) -> None:
+def test_files_that_their_owner_closed() -> None:
     """What a user made unreadable in the mount is copied, compared and in the diff, with the mode it was given."""
-    del tmp_path
     done = as_user(_UNREADABLE)
 
     assert done.stdout.splitlines() == [
@@ -146,6 +165,14 @@ def test_files_that_their_owner_closed(tmp_path: pathlib.Path) -> None:
         "shut/file 0o4000 True shut/file",
         "file 0o640 True file",
     ], done.stderr
+
+
+@needs_root
+def test_reserved_names_leave_closed_directories() -> None:
+    """Names that would be whiteouts are put aside from directories that their owner may not write to."""
+    done = as_user(_SHUT_RESERVED)
+
+    assert done.stdout.splitlines() == ["['/a/.wh.d', '/b/.wh.f']", "('0o40555', []) ('0o40555', [])"], done.stderr
 
 
 def opened(home: pathlib.Path) -> VfsDriver:
