@@ -24,13 +24,13 @@ def make_root(folder: str, *, ownership: bool, dialect: Dialect = PLAIN) -> None
 
 
 def make_root_like(folder: str, parent: str, *, ownership: bool, dialect: Dialect = PLAIN) -> None:
-    """Make the root of a layer with the attributes of its parent's, the dialect's own marks left out."""
+    """Make the root of a layer with the attributes of its parent's, a record of its owner too, other marks left out."""
     layerdirs.make_private(folder)
     facts = os.stat(parent)
     if ownership:
         os.chown(folder, facts.st_uid, facts.st_gid)
     for name in os.listxattr(parent):
-        if not dialect.is_private(name):
+        if name == owners.XATTR or not dialect.is_private(name):
             os.setxattr(folder, name, os.getxattr(parent, name))
     os.chmod(folder, stat.S_IMODE(facts.st_mode))
     os.utime(folder, ns=(facts.st_atime_ns, facts.st_mtime_ns))

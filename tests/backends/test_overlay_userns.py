@@ -44,5 +44,6 @@ def test_user_xattrs_are_used(option: str, owners: str) -> None:
     done = subprocess.run(command, check=False, capture_output=True, text=True, env={**os.environ, "PATH": path})
     engine, *lines = done.stdout.splitlines() or [""]
 
-    assert engine.startswith("kernel overlayfs") and engine.endswith(", user xattrs"), done.stderr
+    assert engine.startswith("kernel overlayfs"), done.stderr
+    assert engine.endswith(", user xattrs")
     assert lines == [owners, "True", "['user.overlay.opaque']", "['d'] ['new']"]
