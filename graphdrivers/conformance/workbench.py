@@ -62,7 +62,7 @@ class Workbench:
         """Create a layer, edit it through its mount, seal it."""
         self.driver.create(name, parent)
         with self.writing(name) as root:
-            edits.replay(changes, root)
+            edits.replay(self._fit(changes), root)
         if seal:
             self.driver.seal(name)
         return name
@@ -83,8 +83,15 @@ class Workbench:
         os.chmod(root, 0o755)  # noqa: S103 - as the root of an image is
         os.utime(root, ns=(0, 0))
         for changes in rounds:
-            edits.replay(changes, root)
+            edits.replay(self._fit(changes), root)
         return root
+
+    def _fit(self, changes: Sequence[edits.Edit]) -> Sequence[edits.Edit]:
+        """Leave the caller its permissions where it could not read its own files otherwise, and no driver could."""
+        if not self.bound or self.can.recorded_owners:
+            return changes
+        with_mode = (edits.Create, edits.Mkdir, edits.Chmod)
+        return [attrs.evolve(one, mode=one.mode | 0o700) if isinstance(one, with_mode) else one for one in changes]
 
     def tree(self, layer: str) -> dict[str, observe.Item]:
         """Look at a sealed layer's merged tree."""

@@ -113,6 +113,8 @@ def test_what_is_given_is_shown(
     tmp_path: pathlib.Path, *, mode: int, owner: tuple[int, int] | None, bound: bool
 ) -> None:
     """Whatever owner and mode a file or directory is given, also for the second time, a look shows just that."""
+    if owners.is_bound() and not bound:
+        pytest.skip("permissions bind this process, whatever is said")
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()
     parent = os.open(tmp_path, os.O_RDONLY)
