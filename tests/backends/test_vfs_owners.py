@@ -10,6 +10,8 @@ import pytest
 
 from graphdrivers import errors
 from graphdrivers.archive import owners
+from graphdrivers.archive.whiteouts import PLAIN_RECORDED
+from graphdrivers.backends import roots
 from graphdrivers.backends.vfs import VfsDriver
 from graphdrivers.linux import durable
 
@@ -88,20 +90,38 @@ for name in ("shut/file", "file"):
     os.chmod(os.path.join(root, name), 0o4000)
 os.chmod(root + "/shut", 0)
 driver.settle("base")
+os.umask(0o777)
+buffer = io.BytesIO()
+with tarfile.open(fileobj=buffer, mode="w") as tar:
+    for name, mode, uid, gid in (
+        ("mine-000", 0, os.getuid(), os.getgid()),
+        ("mine-400", 0o400, os.getuid(), os.getgid()),
+        ("others", 0o644, 5, 6),
+    ):
+        member = tarfile.TarInfo(name)
+        member.mode, member.uid, member.gid, member.size = mode, uid, gid, len(name)
+        tar.addfile(member, io.BytesIO(name.encode()))
+driver.apply("base", io.BytesIO(buffer.getvalue()))
+os.umask(0o022)
+driver.create("tarred")
+driver.apply("tarred", io.BytesIO(buffer.getvalue()))
+driver.mounts("base")
+os.chmod(root + "/others", 0)
+driver.settle("base")
 driver.settle("base")
 driver.seal("base")
 driver.create("child", "base")
 print([change.path for change in driver.changes("child")])
 os.chmod(driver.mounts("child")[0].source + "/file", 0o640)
 driver.seal("child")
-for layer in ("base", "child"):
+for layer in ("base", "child", "tarred"):
     with driver.diff(layer) as stream:
         diff = b"".join(iter(lambda: stream.read(1 << 16), b""))
     with tarfile.open(fileobj=io.BytesIO(diff)) as tar:
         for member in tar.getmembers():
             if member.name == ".":
                 continue
-            mine = (member.uid, member.gid) == (os.getuid(), os.getgid())
+            mine = (member.uid, member.gid) == (os.getuid(), os.getgid()) or (member.uid, member.gid)
             content = tar.extractfile(member).read().decode() if member.isfile() else "/"
             print(member.name, oct(member.mode), mine, content)
 """
@@ -155,15 +175,21 @@ def test_the_diff_is_that_of_root(tmp_path: pathlib.Path, options: list[str]) ->
 
 @needs_root
 def test_files_that_their_owner_closed() -> None:
-    """What a user made unreadable in the mount is copied, compared and in the diff, with the mode it was given."""
+    """What a user made unreadable in the mount, or a tar, is copied, compared and in the diff, with mode and owner."""
     done = as_user(_UNREADABLE)
 
     assert done.stdout.splitlines() == [
         "[]",
         "file 0o4000 True file",
+        "mine-000 0o0 True mine-000",
+        "mine-400 0o400 True mine-400",
+        "others 0o0 (5, 6) others",
         "shut 0o0 True /",
         "shut/file 0o4000 True shut/file",
         "file 0o640 True file",
+        "mine-000 0o0 True mine-000",
+        "mine-400 0o400 True mine-400",
+        "others 0o644 (5, 6) others",
     ], done.stderr
 
 
@@ -202,6 +228,16 @@ def test_a_home_remembers_how_owners_are_kept(tmp_path: pathlib.Path) -> None:
 
     assert (can.ownership, can.recorded_owners) == (False, True)
     assert any(owners.XATTR in note for note in opened(home).support.notes)
+
+
+def test_a_root_hands_its_record_on(tmp_path: pathlib.Path) -> None:
+    """The root of a child that starts empty has the owner recorded for its parent's."""
+    parent, child = str(tmp_path / "parent"), str(tmp_path / "child")
+    roots.make_root(parent, ownership=False, dialect=PLAIN_RECORDED)
+    os.setxattr(parent, owners.XATTR, b"7:8:0711:dir")
+    roots.make_root_like(child, parent, ownership=False, dialect=PLAIN_RECORDED)
+
+    assert os.getxattr(child, owners.XATTR) == b"7:8:0711:dir"
 
 
 def test_an_unknown_way_of_keeping_owners_is_refused(tmp_path: pathlib.Path) -> None:
