@@ -26,15 +26,12 @@ from graphdrivers.archive.apply import Target, apply
 from graphdrivers.archive.entries import Node
 from graphdrivers.archive.equality import Proof
 from graphdrivers.archive.whiteouts import PLAIN, PLAIN_RECORDED
-from graphdrivers.backends import abilities, layerdirs, reserved, roots
+from graphdrivers.backends import abilities, layerdirs, recording, reserved, roots
 from graphdrivers.linux import copying, mounts
-from graphdrivers.model import Applied, Capabilities, LayerRecord, LayerSpec, Limits, Mount, Progress, Support
+from graphdrivers.model import Applied, LayerRecord, LayerSpec, Limits, Mount, Progress, Support
 from graphdrivers.naivediff import NaiveDiff
 
 NAME = "vfs"
-
-_RECORDED = {"owners": owners.XATTR}
-"""The lasting option of a home whose layers record owners."""
 
 _ROOT = "root"
 _BASELINE = "baseline"
@@ -54,7 +51,7 @@ class VfsDriver(NaiveDiff):
         _refuse_options(options)
         recorded = support.capabilities.recorded_owners
         self._dialect = PLAIN_RECORDED if recorded else PLAIN
-        self._dirs = layerdirs.LayerDirs(home, self.name, _RECORDED if recorded else {})
+        self._dirs = layerdirs.LayerDirs(home, self.name, recording.lasting_options(recorded=recorded))
 
     @classmethod
     def probe(cls, home: str, options: Mapping[str, str]) -> Support:
@@ -64,7 +61,7 @@ class VfsDriver(NaiveDiff):
         with abilities.scratch(NAME, home) as folder:
             found = abilities.tried(folder)
             views = _views_are_readonly(folder)
-        recorded = _records_owners(home, found, lasting)
+        recorded = recording.records_owners(NAME, home, found, lasting)
         capabilities = attrs.evolve(
             found,
             ownership=found.ownership and not recorded,
@@ -184,25 +181,6 @@ class VfsDriver(NaiveDiff):
 def _refuse_options(options: Mapping[str, str]) -> None:
     for key in options:
         raise errors.InvalidOption(NAME, key, "it is unknown; this driver has none")
-
-
-def _records_owners(home: str, found: Capabilities, lasting: Mapping[str, str] | None) -> bool:
-    """Say whether the layers of a home, made (with ``lasting`` options) or not made yet, record owners.
-
-    Raises:
-        StoreVersion: in a way that is unknown here.
-        IncompatibleFilesystem: they do, and the file system cannot (any more).
-    """
-    if lasting is None:
-        return found.user_xattrs and not found.ownership
-    if not lasting:
-        return False
-    if lasting != _RECORDED:
-        raise errors.StoreVersion(home, f"driver.json has the options {lasting}; this release knows {_RECORDED}")
-    if not found.user_xattrs:
-        reason = f"layers in {home!r} record owners in {owners.XATTR}, which the file system no longer stores"
-        raise errors.IncompatibleFilesystem(NAME, reason, "mount it with user xattrs")
-    return True
 
 
 def _views_are_readonly(folder: str) -> bool:

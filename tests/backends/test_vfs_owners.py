@@ -11,9 +11,10 @@ import pytest
 from graphdrivers import errors
 from graphdrivers.archive import owners
 from graphdrivers.archive.whiteouts import PLAIN_RECORDED
-from graphdrivers.backends import roots
+from graphdrivers.backends import recording, roots
 from graphdrivers.backends.vfs import VfsDriver
 from graphdrivers.linux import durable
+from graphdrivers.model import Capabilities
 
 SCRIPTS = pathlib.Path(__file__).parents[2] / "scripts"
 
@@ -246,3 +247,24 @@ def test_an_unknown_way_of_keeping_owners_is_refused(tmp_path: pathlib.Path) -> 
     options(tmp_path / "home")({"owners": "user.other"})
     with pytest.raises(errors.StoreVersion, match=r"user\.other"):
         opened(tmp_path / "home")
+
+
+@pytest.mark.parametrize(
+    ("found", "lasting", "expected"),
+    [
+        (Capabilities(user_xattrs=True), None, True),
+        (Capabilities(user_xattrs=True, ownership=True), None, False),
+        (Capabilities(), None, False),
+        (Capabilities(user_xattrs=True), {"other": "option"}, False),
+        (Capabilities(user_xattrs=True, ownership=True), {"owners": owners.XATTR, "other": "option"}, True),
+    ],
+)
+def test_when_owners_are_recorded(found: Capabilities, lasting: dict[str, str] | None, *, expected: bool) -> None:
+    """A new home decides by what can be here, one that is there by what it says."""
+    assert recording.records_owners("vfs", "/home", found, lasting) is expected
+
+
+def test_records_that_can_no_longer_be_written(tmp_path: pathlib.Path) -> None:
+    """A home with records on a file system that lost its xattrs is refused: owners would vanish without a word."""
+    with pytest.raises(errors.IncompatibleFilesystem, match="no longer"):
+        recording.records_owners("vfs", str(tmp_path), Capabilities(), {"owners": owners.XATTR})
