@@ -6,6 +6,7 @@ import pytest
 
 from graphdrivers.conformance.edits import (
     Chmod,
+    Chown,
     Create,
     Edit,
     Link,
@@ -13,6 +14,7 @@ from graphdrivers.conformance.edits import (
     Mknod,
     Remove,
     Rename,
+    SetXattr,
     Symlink,
     Utime,
     Write,
@@ -74,11 +76,13 @@ def test_a_deleted_directory_is_one_change(bench: Workbench) -> None:
 
 
 def test_attributes_alone_are_changes(bench: Workbench) -> None:
-    """A new mode or time of a file or directory is a change; what lies in that directory is not."""
-    base: list[Edit] = [Mkdir("dir"), Create("dir/in"), Create("mode"), Create("time"), Create("same")]
+    """A new mode, time, owner or xattr of a file or directory is a change; what lies in that directory is not."""
+    base: list[Edit] = [Mkdir("dir"), Create("dir/in"), *map(Create, ("mode", "owner", "same", "time", "xattr"))]
     changes: list[Edit] = [Chmod("dir", 0o700), Chmod("mode", 0o600), Utime("time", 12)]
+    changes += [Chown("owner", 1, 2)] if bench.can.ownership else []
+    changes += [SetXattr("xattr", "user.note", b"new")] if bench.can.user_xattrs else []
 
-    assert _changes(bench, base, changes) == [("C", "/dir"), ("C", "/mode"), ("C", "/time")]
+    assert _changes(bench, base, changes) == [("C", f"/{path}") for path in sorted(edit.path for edit in changes)]
 
 
 def test_what_was_touched_and_put_back_is_no_change(bench: Workbench) -> None:

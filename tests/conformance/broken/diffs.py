@@ -9,7 +9,7 @@ from typing import BinaryIO, ClassVar
 import attrs
 
 from broken.changes import Undeleting
-from broken.flaws import Members, Remaking, content_of, hidden
+from broken.flaws import Altering, Members, Remaking, below, content_of, hidden
 from graphdrivers import errors
 from graphdrivers.backends.overlay.driver import OverlayDriver
 from graphdrivers.backends.vfs import VfsDriver
@@ -78,6 +78,17 @@ class _Pipe(io.BytesIO):
         super().close()
         if unread:
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
+class Holding(VfsDriver):
+    """Opens something for each diff and never closes it."""
+
+    name: ClassVar[str] = "holding"
+
+    def diff(self, layer: str, *, profile: Profile = Profile.FULL, source_date_epoch: int | None = None) -> BinaryIO:
+        """Open the home."""
+        os.open(self.home, os.O_RDONLY)
+        return super().diff(layer, profile=profile, source_date_epoch=source_date_epoch)
 
 
 class Leaking(Remaking):
@@ -155,6 +166,71 @@ class Replacing(VfsDriver):
         return super().apply(layer, tar, headers=headers, limits=limits, progress=progress)
 
 
+class Filling(Altering):
+    """Copies the holes of files as zeros, as moby's vfs does."""
+
+    name: ClassVar[str] = "filling"
+
+    def alter(self, root: str) -> None:
+        """Write every byte."""
+        for path, facts in below(root):
+            if facts.st_blocks * 512 < facts.st_size:
+                with open(path, "r+b") as file:
+                    content = file.read()
+                    file.seek(0)
+                    file.write(content)
+                os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+
+
+class Boundless(VfsDriver):
+    """Has no limits."""
+
+    name: ClassVar[str] = "boundless"
+
+    def apply(
+        self,
+        layer: str,
+        tar: BinaryIO,
+        *,
+        headers: BinaryIO | None = None,
+        limits: Limits = Limits(),
+        progress: Progress | None = None,
+    ) -> Applied:
+        """Forget them."""
+        del limits
+        return super().apply(layer, tar, headers=headers, progress=progress)
+
+
+class Unrecorded(VfsDriver):
+    """Writes no record of the headers."""
+
+    name: ClassVar[str] = "unrecorded"
+
+    def apply(
+        self,
+        layer: str,
+        tar: BinaryIO,
+        *,
+        headers: BinaryIO | None = None,
+        limits: Limits = Limits(),
+        progress: Progress | None = None,
+    ) -> Applied:
+        """Forget it."""
+        del headers
+        return super().apply(layer, tar, limits=limits, progress=progress)
+
+
+class ParentsToo(VfsDriver):
+    """Measures the whole tree, parents included."""
+
+    name: ClassVar[str] = "parents-too"
+
+    def usage(self, layer: str) -> Usage:
+        """Add the parent's."""
+        own, parent = super().usage(layer), self.record(layer).parent
+        return own if parent is None else attrs.evolve(own, bytes=own.bytes + self.usage(parent).bytes)
+
+
 class DoubleCounting(OverlayDriver):
     """Counts a file once for each of its names."""
 
@@ -183,6 +259,11 @@ CAUGHT_BY: dict[type[Driver], tuple[str, ...]] = {
     Stopping: ("test_applied_is_reported",),
     Lenient: ("test_a_refused_tar_leaves_a_removable_layer",),
     Replacing: ("test_applying_to_a_layer_that_was_written_to",),
+    Holding: ("test_a_diff_can_be_closed_early",),
+    Filling: ("test_holes_take_no_room",),
+    Boundless: ("test_limits_hold",),
+    Unrecorded: ("test_a_record_gives_the_tar_back",),
+    ParentsToo: ("test_usage_counts_each_inode_once",),
     DoubleCounting: ("test_usage_counts_each_inode_once",),
     Undeleting: ("test_changes_and_diff_tell_the_same",),
 }

@@ -86,9 +86,13 @@ class Altering(VfsDriver, abc.ABC):
         super().create(layer, parent, spec)
         if parent is not None:
             root = tree_of(self, layer)
-            before = {path: facts.st_mtime_ns for path, facts in below(root) if stat.S_ISDIR(facts.st_mode)}
+            before = [
+                (path, facts.st_mtime_ns)
+                for path, facts in (*below(root), (root, os.lstat(root)))
+                if stat.S_ISDIR(facts.st_mode)
+            ]
             self.alter(root)
-            for path, moment in before.items():
+            for path, moment in before:
                 os.utime(path, ns=(moment, moment))
 
 
