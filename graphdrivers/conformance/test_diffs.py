@@ -164,6 +164,17 @@ def test_applied_is_reported(bench: Workbench) -> None:
     assert (usage.bytes, usage.inodes) == (applied.size, 3)
 
 
+def test_progress_can_cancel(bench: Workbench) -> None:
+    """What the progress callback raises ends the unpacking and comes out; the layer can be removed and made again."""
+    tar = layer_tar([f"file{number}" for number in range(600)])
+    bench.driver.create("layer")
+    with pytest.raises(_Cancelled):
+        bench.driver.apply("layer", io.BytesIO(tar), progress=_cancel)
+    bench.driver.remove("layer")
+
+    assert len(bench.contents(bench.applied("layer", None, tar))) == 600
+
+
 def test_a_refused_tar_leaves_a_removable_layer(bench: Workbench) -> None:
     """After a tar that is cut short the layer can be removed and made again."""
     tar = bench.diff(_stack(bench)[1])
@@ -270,6 +281,14 @@ def test_xattrs_travel(bench: Workbench) -> None:
     bench.applied("copy", None, bench.diff("base"))
 
     assert_same(bench.tree("base"), bench.tree("copy"))
+
+
+class _Cancelled(Exception):
+    """Somebody has lost interest."""
+
+
+def _cancel(consumed: int) -> None:
+    raise _Cancelled(consumed)
 
 
 def _open_below(root: str, path: bytes) -> int:
