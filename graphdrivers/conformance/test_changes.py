@@ -1,6 +1,7 @@
 """Changes: exactly what differs from the parent, as Docker lists it."""
 
 import os
+import stat
 
 import pytest
 
@@ -83,6 +84,21 @@ def test_attributes_alone_are_changes(bench: Workbench) -> None:
     changes += [SetXattr("xattr", "user.note", b"new")] if bench.can.user_xattrs else []
 
     assert _changes(bench, base, changes) == [("C", f"/{path}") for path in sorted(edit.path for edit in changes)]
+
+
+def test_another_target_or_device(bench: Workbench) -> None:
+    """A link that leads elsewhere and a node of another device are changed, although size and time are the same."""
+
+    def nodes(target: str, minor: int) -> list[Edit]:
+        made: list[Edit] = [Symlink("link", target), Utime("link", 7)]
+        if bench.can.devices:
+            made += [Mknod("node", stat.S_IFCHR | 0o644, (1, minor)), Utime("node", 7)]
+        return made
+
+    base = nodes("one", 3)
+    paths = [edit.path for edit in base if isinstance(edit, Utime)]
+
+    assert _changes(bench, base, [*map(Remove, paths), *nodes("two", 5)]) == [("C", f"/{path}") for path in paths]
 
 
 def test_what_was_touched_and_put_back_is_no_change(bench: Workbench) -> None:

@@ -31,7 +31,7 @@ from graphdrivers.conformance.workbench import Member, Workbench, directory, lay
 from graphdrivers.model import ChangeKind, Limits, Profile
 
 _BASE: list[Edit] = [
-    Mkdir("dir"),
+    Mkdir("dir", 0o1771),
     Create("dir/a", b"1"),
     Create("dir/b", b"2" * 5000),
     Mkdir("dir/sub"),
@@ -275,9 +275,10 @@ def test_changes_and_diff_tell_the_same(bench: Workbench) -> None:
 
 
 def test_xattrs_travel(bench: Workbench) -> None:
-    """Xattrs are in a full diff and come back."""
+    """Xattrs of files, directories and the root are in a full diff and come back."""
     bench.needs("user_xattrs")
-    bench.layer("base", None, [Create("file"), SetXattr("file", "user.note", b"\x00\n=\xff" * 20)])
+    marked = [SetXattr(path, "user.note", b"\x00\n=\xff" * 20) for path in ("file", "dir", "")]
+    bench.layer("base", None, [Create("file"), Mkdir("dir"), *marked])
     bench.applied("copy", None, bench.diff("base"))
 
     assert_same(bench.tree("base"), bench.tree("copy"))

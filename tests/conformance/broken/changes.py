@@ -183,6 +183,7 @@ CAUGHT_BY: dict[type[Driver], tuple[str, ...]] = {
         "test_same_size_and_time_other_content",
         "test_a_change_right_after_the_creation",
         "test_two_files_that_swap_names",
+        "test_another_target_or_device",
     ),
     TwoSteps: ("test_a_change_of_kind",),
     DepthFirst: ("test_order_is_that_of_path_bytes",),
