@@ -4,7 +4,6 @@ import concurrent.futures
 import os
 import pathlib
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping
 
 import discovery
@@ -22,18 +21,22 @@ BASIC = "test_trees.py::test_an_empty_layer"
 CAUGHT_BY = discovery.caught_by()
 CONTROLS = (Sound, SoundOverlay)
 
-Runs = Mapping[str, concurrent.futures.Future[Run]]
+Runs = Mapping[type[Driver], concurrent.futures.Future[Run]]
 
 
 @pytest.fixture(scope="module")
 def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
-    """The runs of all drivers whose tests were chosen, by name; two at once, because most of a run is its start."""
+    """The runs of all drivers whose tests were chosen; two at once, because most of a run is its start."""
     calls = [item.callspec for item in request.session.items if hasattr(item, "callspec")]
     chosen = [call.params.get("driver") for call in calls]
     folder = tmp_path_factory.mktemp("runs")
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        yield {one.name: pool.submit(_run, folder / one.name, one) for one in (*CONTROLS, *CAUGHT_BY) if one in chosen}
+        yield {one: pool.submit(_run, folder / _title(one), one) for one in (*CONTROLS, *CAUGHT_BY) if one in chosen}
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _title(driver: type[Driver]) -> str:
+    return f"{driver.__module__.removeprefix('broken.')}-{driver.name}"
 
 
 def _run(folder: pathlib.Path, driver: type[Driver]) -> Run:
@@ -47,10 +50,10 @@ def _checks(driver: type[Driver]) -> list[str]:
     return [check for one in CAUGHT_BY if issubclass(one, driver.__bases__) for check in CAUGHT_BY[one]]
 
 
-@pytest.mark.parametrize("driver", CAUGHT_BY, ids=lambda driver: driver.name)
+@pytest.mark.parametrize("driver", CAUGHT_BY, ids=_title)
 def test_a_broken_driver_is_caught(runs: Runs, driver: type[Driver]) -> None:
     """Each flaw fails every check that is about it, by an assertion or an error of the contract, and not just all."""
-    run = runs[driver.name].result()
+    run = runs[driver].result()
     failed = [one for one in run.found if one.when == "call" and one.outcome == "failed"]
 
     assert run.code == pytest.ExitCode.TESTS_FAILED, run.output
@@ -60,10 +63,10 @@ def test_a_broken_driver_is_caught(runs: Runs, driver: type[Driver]) -> None:
     assert discovery.function(BASIC) in map(discovery.function, CAUGHT_BY[driver]) or _passed(run, BASIC), run.output
 
 
-@pytest.mark.parametrize("driver", CONTROLS, ids=lambda driver: driver.name)
+@pytest.mark.parametrize("driver", CONTROLS, ids=_title)
 def test_without_the_flaw_the_same_checks_pass(runs: Runs, driver: type[Driver]) -> None:
     """It was the flaw that the checks caught; only what no driver here can do is left out, with its name."""
-    run = runs[driver.name].result()
+    run = runs[driver].result()
     left_out = [check for check in _checks(driver) if not _passed(run, check)]
 
     assert run.code == pytest.ExitCode.OK, run.output
@@ -87,13 +90,6 @@ def test_every_broken_driver_has_a_control() -> None:
     bases = tuple(base for control in CONTROLS for base in control.__bases__)
 
     assert [one.name for one in CAUGHT_BY if not issubclass(one, bases)] == []
-
-
-def test_names_of_broken_drivers_differ() -> None:
-    """A driver is chosen by its name, so each has its own."""
-    names = Counter(one.name for one in CAUGHT_BY)
-
-    assert {name: count for name, count in names.items() if count > 1} == {}
 
 
 def _passed(run: Run, check: str) -> bool:
