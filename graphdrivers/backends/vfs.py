@@ -53,11 +53,11 @@ class VfsDriver(NaiveDiff):
     def probe(cls, home: str, options: Mapping[str, str]) -> Support:
         """Try what files can be here; the driver itself works on every file system."""
         _refuse_options(options)
-        lasting = layerdirs.recorded_options(home, NAME)
-        with abilities.scratch(NAME, home) as folder:
+        lasting = layerdirs.recorded_options(home, cls.name)
+        with abilities.scratch(cls.name, home) as folder:
             found = abilities.tried(folder)
             views = abilities.views_are_readonly(folder)
-        recorded = recording.records_owners(NAME, home, found, lasting)
+        recorded = recording.records_owners(cls.name, home, found, lasting)
         capabilities = attrs.evolve(
             found,
             ownership=found.ownership and not recorded,

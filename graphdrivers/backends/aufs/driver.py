@@ -51,7 +51,7 @@ class AufsDriver(Driver):
     def __init__(self, home: str, options: Mapping[str, str], support: Support) -> None:
         """Open ``home``; see `driver.Driver`."""
         super().__init__(home, options, support)
-        settings = trials.settings_for(home, options)
+        settings = trials.settings_for(self.name, home, options)
         recorded = support.capabilities.recorded_owners
         self._dirs = AufsDirs(home, self.name, settings.lasting(recorded=recorded))
         forms = Forms.of(user_xattrs=settings.user_xattrs, recorded=recorded)
@@ -64,7 +64,7 @@ class AufsDriver(Driver):
     @classmethod
     def probe(cls, home: str, options: Mapping[str, str]) -> Support:
         """Let one engine after the other live through a toy stack; see `driver.Driver.probe`."""
-        return trials.probed(home, options)
+        return trials.probed(cls.name, home, options)
 
     def create(self, layer: str, parent: str | None = None, spec: LayerSpec = LayerSpec()) -> None:
         """Create an empty directory; cost independent of the parent's content."""

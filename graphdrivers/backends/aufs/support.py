@@ -51,7 +51,7 @@ class Settings:
         return {_MARKS: marks, **recording.lasting_options(recorded=recorded)}
 
 
-def settings_for(home: str, options: Mapping[str, str]) -> Settings:
+def settings_for(driver: str, home: str, options: Mapping[str, str]) -> Settings:
     """Read options and ``driver.json``; a new home is made for what this process may do.
 
     Raises:
@@ -63,7 +63,7 @@ def settings_for(home: str, options: Mapping[str, str]) -> Settings:
             raise errors.InvalidOption(NAME, key, f"it is unknown; known is {_ENGINE}")
         if options[key] not in names:
             raise errors.InvalidOption(NAME, key, f"it is one of {', '.join(names)}, not {options[key]!r}")
-    recorded = layerdirs.recorded_options(home, NAME)
+    recorded = layerdirs.recorded_options(home, driver)
     if recorded is not None:
         user_xattrs = recorded.get(_MARKS) == "user"
     else:
@@ -77,18 +77,18 @@ def engines_of(support: Support) -> list[str]:
     return support.engine.partition(" (")[0].split(_ELSE)
 
 
-def probed(home: str, options: Mapping[str, str]) -> Support:
+def probed(driver: str, home: str, options: Mapping[str, str]) -> Support:
     """Try engines in order on the file system of ``home``; see `driver.Driver.probe`."""
-    settings = settings_for(home, options)
+    settings = settings_for(driver, home, options)
     # Kernel aufs shows some stacks wrong: it needs another engine at its side.
     wanted = [engine for engine in ENGINES if settings.engine in {_AUTO, KernelAufs.name, engine.name}]
     refused: list[tuple[str, errors.DriverUnavailable]] = []
     works: list[type[Engine]] = []
-    with abilities.scratch(NAME, home) as folder:
+    with abilities.scratch(driver, home) as folder:
         files = os.path.join(folder, "files")
         os.mkdir(files)
         found = abilities.tried(files)
-        recorded = recording.records_owners(NAME, home, found, layerdirs.recorded_options(home, NAME))
+        recorded = recording.records_owners(driver, home, found, layerdirs.recorded_options(home, driver))
         found = attrs.evolve(found, ownership=found.ownership and not recorded, recorded_owners=recorded)
         views = abilities.views_are_readonly(files)
         for engine in wanted:
