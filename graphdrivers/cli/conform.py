@@ -70,7 +70,17 @@ def _refuse_incomplete() -> None:
 
 def _command(settings: Settings, name: str, folder: str, report: str) -> list[str]:
     """Give the command without the checks; no configuration of the folder that we are in has a say."""
-    command = [sys.executable, "-m", "pytest", "-p", "graphdrivers.conformance.plugin", "-p", "no:cacheprovider"]
+    command = [
+        "env",
+        f"HYPOTHESIS_STORAGE_DIRECTORY={os.path.join(folder, 'hypothesis')}",
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "graphdrivers.conformance.plugin",
+        "-p",
+        "no:cacheprovider",
+    ]
     command += ["-c", os.devnull, "--rootdir", suite.FOLDER, "--basetemp", os.path.join(folder, "checks")]
     command += ["--graphdriver", name, "--graphdriver-require", "--graphdriver-root", folder]
     command += ["--graphdriver-report", report]

@@ -33,9 +33,6 @@ from graphdrivers.linux import mountinfo, trees
 _TALLY = pytest.StashKey[Tally]()
 _DUMP = pytest.StashKey[list[tuple[str, str]]]()
 
-EXAMPLES = 12
-"""Random lives that the stateful check tries unless told otherwise."""
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options."""
@@ -51,7 +48,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--graphdriver-require", action="store_true", help="fail, and do not skip, where the driver cannot work"
     )
     group.addoption(
-        "--graphdriver-examples", metavar="N", type=int, default=EXAMPLES, help="random lives to try (%(default)s)"
+        "--graphdriver-examples", metavar="N", type=int, help="random lives to try, and time to shorten what fails"
     )
     group.addoption("--graphdriver-report", metavar="FILE", help="write the counts there as JSON")
     parser.addini("graphdriver", "the driver to check, where --graphdriver names none", default="")
