@@ -14,7 +14,7 @@ import pytest
 from graphdrivers.conformance import edits, observe
 from graphdrivers.driver import Driver
 from graphdrivers.linux import mounts
-from graphdrivers.model import Change
+from graphdrivers.model import Change, Profile
 
 OLDEST = 1_600_000_000
 """Modification time, in seconds, of what `layer_tar` describes."""
@@ -52,6 +52,22 @@ class Workbench:
         """Give the path of a layer's read-only tree."""
         with mounts.opened(self.driver.mounts(layer, view=True)) as root:
             yield f"/proc/self/fd/{root}"
+
+    @contextlib.contextmanager
+    def attached(self, layer: str, folder: str, *, view: bool = False) -> Iterator[str]:
+        """Mount a layer where every process sees it, on a new folder in ``folder``; it is not settled afterwards."""
+        place = os.path.join(folder, "place")
+        os.mkdir(place)
+        try:
+            mounts.attach(self.driver.mounts(layer, view=view), place)
+        except PermissionError:
+            os.rmdir(place)
+            pytest.skip("gated: this user may not mount")
+        try:
+            yield place
+        finally:
+            mounts.detach(place)
+            os.rmdir(place)
 
     def layer(
         self, name: str, parent: str | None = None, changes: Sequence[edits.Edit] = (), *, seal: bool = True
@@ -108,9 +124,9 @@ class Workbench:
     def _changes(self, layer: str) -> list[Change]:
         return list(self.driver.changes(layer))
 
-    def diff(self, layer: str) -> bytes:
+    def diff(self, layer: str, profile: Profile = Profile.FULL) -> bytes:
         """Read the diff of a layer."""
-        with contextlib.closing(self.driver.diff(layer)) as stream:
+        with contextlib.closing(self.driver.diff(layer, profile=profile)) as stream:
             return b"".join(iter(lambda: stream.read(1 << 20), b""))
 
     def forget(self) -> None:
@@ -131,6 +147,8 @@ class Member:
     target: str = ""
     mode: int = 0o644
     device: tuple[int, int] = (0, 0)
+    uid: int | None = None
+    """The caller's own where it is ``None``; so is the group, always."""
     xattrs: Mapping[str, bytes] = attrs.Factory(dict)
 
 
@@ -175,7 +193,7 @@ def _tar_member(member: Member) -> tuple[tarfile.TarInfo, io.BytesIO]:
     header = tarfile.TarInfo(member.name)
     header.type, header.linkname, header.mode = member.kind, member.target, member.mode
     header.mtime, header.size = OLDEST, len(member.content)
-    header.uid, header.gid = os.geteuid(), os.getegid()
+    header.uid, header.gid = os.geteuid() if member.uid is None else member.uid, os.getegid()
     header.devmajor, header.devminor = member.device
     header.pax_headers = {
         f"SCHILY.xattr.{name}": value.decode("utf-8", "surrogateescape") for name, value in member.xattrs.items()
