@@ -87,6 +87,7 @@ class Tally:
         told = [f"{count} gated, {why}" for why, count in sorted(Counter(self.gated.values()).items())]
         told += [f"{count} could not run, {why}" for why, count in sorted(Counter(self.skipped.values()).items())]
         told += [f"deviates as expected: {check} ({self.explain(check)})" for check in sorted(self.expected)]
+        told += [f"failed: {check}" for check in sorted(self.failed)]
         functions = {suite.function_of(check) for check in self.collected.values()}
         ran = self.failed | (self.passed | self.expected)
         told.append(

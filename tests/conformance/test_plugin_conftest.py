@@ -90,9 +90,11 @@ def test_what_failed_last_runs_again(project: Project) -> None:
 
 
 def test_a_shown_name_can_be_run(project: Project) -> None:
-    """The name that pytest prints for a failed check runs that check."""
+    """The name that the last lines give a failed check runs that check."""
     first = project.pytest("--graphdriver", "undeclared", "-k", "test_an_existing")
-    (shown,) = [line.split()[1] for line in first.stdout.splitlines() if line.startswith("FAILED ")]
+    (shown,) = [
+        line.split()[-1] for line in first.stdout.splitlines() if line.startswith("graphdriver undeclared: failed: ")
+    ]
     second = project.pytest("--graphdriver", "undeclared", shown)
 
     assert "graphdriver undeclared: 1 checks ran, 1 failed" in second.stdout, second.stdout + second.stderr
