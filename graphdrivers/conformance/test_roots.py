@@ -59,4 +59,4 @@ def _live(bench: Workbench) -> None:
     assert bench.changes("child") == [("C", "/dir"), ("A", "/dir/new"), ("D", "/dir/old"), ("C", "/kept")]
     assert_same(expected, bench.tree(bench.applied("twin", "base", bench.diff("child"))))
     bench.driver.settle()
-    assert [record.name for record in bench.driver.layers()][-1] == "base"
+    assert [record.name for record in bench.driver.layers()][-1:] == ["base"]

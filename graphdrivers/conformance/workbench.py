@@ -147,9 +147,9 @@ class Member:
     target: str = ""
     mode: int = 0o644
     device: tuple[int, int] = (0, 0)
-    uid: int | None = None
-    """The caller's own where it is ``None``; so is the group, always."""
     xattrs: Mapping[str, bytes] = attrs.Factory(dict)
+    owner: tuple[int, int] | None = None
+    """User and group; else the caller's."""
 
 
 def directory(name: str, mode: int = 0o755) -> Member:
@@ -193,7 +193,7 @@ def _tar_member(member: Member) -> tuple[tarfile.TarInfo, io.BytesIO]:
     header = tarfile.TarInfo(member.name)
     header.type, header.linkname, header.mode = member.kind, member.target, member.mode
     header.mtime, header.size = OLDEST, len(member.content)
-    header.uid, header.gid = os.geteuid() if member.uid is None else member.uid, os.getegid()
+    header.uid, header.gid = member.owner or (os.geteuid(), os.getegid())
     header.devmajor, header.devminor = member.device
     header.pax_headers = {
         f"SCHILY.xattr.{name}": value.decode("utf-8", "surrogateescape") for name, value in member.xattrs.items()

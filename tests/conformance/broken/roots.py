@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
+from graphdrivers import errors
 from graphdrivers.backends.vfs import VfsDriver
 from graphdrivers.driver import Driver
 from graphdrivers.model import LayerRecord, Support
@@ -28,8 +29,9 @@ class Textual(VfsDriver):
 
     @classmethod
     def probe(cls, home: str, options: Mapping[str, str]) -> Support:
-        """Encode it."""
-        assert home.encode("utf-8")
+        """Refuse what is none."""
+        if any(0xDC80 <= ord(char) <= 0xDCFF for char in home):
+            raise errors.PrerequisiteMissing(cls.name, f"the name of {home!a} is no text", "choose another --root")
         return super().probe(home, options)
 
 
