@@ -8,7 +8,7 @@ import pytest
 from plugin_drivers import EXISTING, LINK
 from pluginrun import PLUGIN, make_site, run
 
-from graphdrivers.conformance import suite
+from graphdrivers.conformance import dump, suite
 
 NAME = EXISTING.partition("::")[2]
 
@@ -137,6 +137,17 @@ def test_a_failure_to_look_hides_nothing(site: str, tmp_path: pathlib.Path) -> N
 
     assert "cannot be shown: [Errno 2]" in done.stdout
     assert "Failed: DID NOT RAISE" in done.stdout
+
+
+def test_long_trees_are_cut(tmp_path: pathlib.Path) -> None:
+    """What is shown of a tree has an end, and says that there was more."""
+    for number in range(2 * dump.LINES):
+        (tmp_path / f"file{number}").write_bytes(b"x" * 1000)
+    lines = dump.tree(str(tmp_path)).splitlines()
+
+    assert len(lines) == dump.LINES + 1
+    assert lines[-1] == "... and more"
+    assert max(map(len, lines)) < 200
 
 
 def test_a_suite_without_a_driver_is_refused(site: str, tmp_path: pathlib.Path) -> None:
