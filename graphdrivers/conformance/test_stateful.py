@@ -6,6 +6,7 @@ it tries N lives of each length, and makes one that fails as short as it can (up
 
 import os
 import random
+import sys
 import tempfile
 from collections.abc import Sequence
 
@@ -23,6 +24,7 @@ from hypothesis.stateful import (
 )
 
 from graphdrivers import loading, naivediff
+from graphdrivers.conformance import dump
 from graphdrivers.conformance.edits import Edit, replay
 from graphdrivers.conformance.observe import assert_same
 from graphdrivers.conformance.randomly import edit_randomly
@@ -158,7 +160,10 @@ class Lives(RuleBasedStateMachine):
         assert all(record.parent is None or place[record.name] < place[record.parent] for record in found)
 
     def teardown(self) -> None:
-        """Remove everything."""
+        """Show what is there where a step has just failed; remove everything."""
+        if isinstance(sys.exception(), Exception):  # hypothesis' own signals are none
+            for heading, text in dump.sections(self._bench.driver):
+                note(f"--- {heading} ---\n{text}")
         self._bench.forget()
 
     def _names(self, *, sealed: bool) -> list[str]:
