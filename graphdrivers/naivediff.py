@@ -17,7 +17,7 @@ from graphdrivers.archive.entries import Difference, Tree
 from graphdrivers.archive.equality import Proof
 from graphdrivers.archive.plain import EmptyTree, PlainTree
 from graphdrivers.archive.produce import produce
-from graphdrivers.archive.whiteouts import PLAIN
+from graphdrivers.archive.whiteouts import PLAIN, PLAIN_RECORDED
 from graphdrivers.driver import Driver
 from graphdrivers.linux import mountinfo, mounts
 from graphdrivers.model import Applied, Change, ChangeKind, LayerRecord, Limits, Mount, Profile, Progress, Usage
@@ -63,6 +63,22 @@ def listed(found: Iterator[Difference]) -> Iterator[Change]:
             above = above.rpartition(b"/")[0]
         changed[one.path] = one.kind
     return iter([Change("/" + os.fsdecode(path), kind) for path, kind in sorted(changed.items())])
+
+
+def used(found: Iterator[Difference]) -> Usage:
+    """Measure what the upper side of differences holds, each inode once, the root not."""
+    seen: set[tuple[int, int]] = set()
+    size = disk = 0
+    for difference in found:
+        if difference.upper is None or not difference.path:
+            continue
+        status = difference.upper.stat
+        inode = (status.st_dev, status.st_ino)
+        if inode not in seen:
+            seen.add(inode)
+            size += status.st_size if stat.S_ISREG(status.st_mode) else 0
+            disk += status.st_blocks * 512
+    return Usage(size, len(seen), disk)
 
 
 def changes(driver: Driver, layer: str) -> Iterator[Change]:
@@ -112,7 +128,8 @@ class NaiveDiff(Driver):
         plan = self.mounts(layer)
         _refuse_used(layer, plan)
         with mounts.opened(plan) as root:
-            target = Target(root, PLAIN, None, self.support.capabilities)
+            capabilities = self.support.capabilities
+            target = Target(root, PLAIN_RECORDED if capabilities.recorded_owners else PLAIN, None, capabilities)
             return apply(tar, target, headers=headers, limits=limits, progress=progress)
 
     def changes(self, layer: str) -> Iterator[Change]:
@@ -125,18 +142,7 @@ class NaiveDiff(Driver):
 
     def usage(self, layer: str) -> Usage:
         """Measure what differs from the parent, directories above it included, each inode once."""
-        seen: set[tuple[int, int]] = set()
-        size = disk = 0
-        for difference in self._differences(layer):
-            if difference.upper is None or not difference.path:
-                continue
-            status = difference.upper.stat
-            inode = (status.st_dev, status.st_ino)
-            if inode not in seen:
-                seen.add(inode)
-                size += status.st_size if stat.S_ISREG(status.st_mode) else 0
-                disk += status.st_blocks * 512
-        return Usage(size, len(seen), disk)
+        return used(self._differences(layer))
 
     def _differences(self, layer: str) -> Iterator[Difference]:
         return differences(self, self.record(layer), self.unchanged(layer))
@@ -144,7 +150,8 @@ class NaiveDiff(Driver):
 
 @contextlib.contextmanager
 def _view(driver: Driver, layer: str) -> Iterator[PlainTree]:
-    with mounts.opened(driver.mounts(layer, view=True)) as root, PlainTree(root) as tree:
+    recorded = driver.support.capabilities.recorded_owners
+    with mounts.opened(driver.mounts(layer, view=True)) as root, PlainTree(root, recorded=recorded) as tree:
         yield tree
 
 

@@ -10,9 +10,10 @@ import tempfile
 from collections.abc import Callable, Iterator
 
 from graphdrivers import errors
+from graphdrivers.archive import owners
 from graphdrivers.backends import layerdirs
-from graphdrivers.linux import copying
-from graphdrivers.model import Capabilities
+from graphdrivers.linux import copying, mounts
+from graphdrivers.model import Capabilities, Mount
 
 _STRANGERS = (0, 65534)
 """Users and groups: a process is at most one of them."""
@@ -74,6 +75,25 @@ def tried(folder: str) -> Capabilities:
         )
     finally:
         os.close(fd)
+
+
+def notes_on_owners(can: Capabilities) -> list[str]:
+    """Say for people what becomes of owners that this process cannot give to files."""
+    if can.recorded_owners:
+        return [f"all files belong to the caller; {owners.XATTR} records the owners of files and directories"]
+    return [] if can.ownership else ["all files belong to the caller: giving them away needs root"]
+
+
+def views_are_readonly(folder: str) -> bool:
+    """Say whether a read-only view of a plain directory keeps this process from writing to it."""
+    with mounts.opened((Mount("bind", folder, readonly=True),)) as view:
+        try:
+            os.mkdir("written", dir_fd=view)
+        except OSError as error:
+            if error.errno != errno.EROFS:
+                raise
+            return True
+        return False
 
 
 def _allowed(attempt: Callable[[], object]) -> bool:

@@ -5,11 +5,12 @@ share blocks between files (btrfs, xfs), a copy takes no space but its inodes.
 
 A layer's folder holds ``root`` (the whole tree) and, over a parent,
 ``baseline``: which inodes the copy made and when they last changed (ctime),
-which proves files unchanged without reading them. A user cannot set ctime.
+which proves files unchanged without reading them (see ``baseline``).
+
+A home begun by a process that cannot give files away keeps owners in an xattr
+(`graphdrivers.archive.owners`), whoever opens it later.
 """
 
-import array
-import errno
 import os
 import stat
 from collections.abc import Iterator, Mapping
@@ -18,12 +19,13 @@ from typing import BinaryIO, ClassVar
 import attrs
 
 from graphdrivers import errors
+from graphdrivers.archive import owners
 from graphdrivers.archive.apply import Target, apply
 from graphdrivers.archive.entries import Node
 from graphdrivers.archive.equality import Proof
-from graphdrivers.archive.whiteouts import PLAIN
-from graphdrivers.backends import abilities, layerdirs, reserved, roots
-from graphdrivers.linux import copying, mounts
+from graphdrivers.archive.whiteouts import PLAIN, PLAIN_RECORDED
+from graphdrivers.backends import abilities, baseline, layerdirs, recording, reserved, roots
+from graphdrivers.linux import copying
 from graphdrivers.model import Applied, LayerRecord, LayerSpec, Limits, Mount, Progress, Support
 from graphdrivers.naivediff import NaiveDiff
 
@@ -31,8 +33,6 @@ NAME = "vfs"
 
 _ROOT = "root"
 _BASELINE = "baseline"
-_MAGIC = b"vfs-baseline-1\n\0"
-"""A multiple of eight bytes: behind it come pairs of 64-bit numbers in the machine's byte order."""
 
 
 class VfsDriver(NaiveDiff):
@@ -45,25 +45,33 @@ class VfsDriver(NaiveDiff):
         """Open ``home``; see `driver.Driver`."""
         super().__init__(home, options, support)
         _refuse_options(options)
-        self._dirs = layerdirs.LayerDirs(home, self.name, {})
+        recorded = support.capabilities.recorded_owners
+        self._dialect = PLAIN_RECORDED if recorded else PLAIN
+        self._dirs = layerdirs.LayerDirs(home, self.name, recording.lasting_options(recorded=recorded))
 
     @classmethod
     def probe(cls, home: str, options: Mapping[str, str]) -> Support:
         """Try what files can be here; the driver itself works on every file system."""
         _refuse_options(options)
-        layerdirs.recorded_options(home, cls.name)
+        lasting = layerdirs.recorded_options(home, cls.name)
         with abilities.scratch(cls.name, home) as folder:
             found = abilities.tried(folder)
-            views = _views_are_readonly(folder)
+            views = abilities.views_are_readonly(folder)
+        recorded = recording.records_owners(cls.name, home, found, lasting)
         capabilities = attrs.evolve(
-            found, mount_free=True, readonly_views=views, rename_directories=True, hard_links_across_layers=True
+            found,
+            ownership=found.ownership and not recorded,
+            recorded_owners=recorded,
+            mount_free=True,
+            readonly_views=views,
+            rename_directories=True,
+            hard_links_across_layers=True,
         )
         how = "shared blocks (FICLONE)" if found.reflink else "copied blocks"
         notes = ["each layer holds a copy of its parent's whole tree"]
         if not views:
             notes.append("views can be written to: a read-only mount needs root")
-        if not found.ownership:
-            notes.append("all files belong to the caller: giving them away needs root")
+        notes.extend(abilities.notes_on_owners(capabilities))
         return Support(capabilities, f"full copies, {how}", tuple(notes))
 
     def create(self, layer: str, parent: str | None = None, spec: LayerSpec = LayerSpec()) -> None:
@@ -74,7 +82,7 @@ class VfsDriver(NaiveDiff):
         with self._dirs.making(layer, ancestry) as folder:
             root = os.path.join(folder, _ROOT)
             if parent is None:
-                roots.make_root(root, ownership=self.support.capabilities.ownership)
+                roots.make_root(root, ownership=self.support.capabilities.ownership, dialect=self._dialect)
             else:
                 layerdirs.make_private(root)
                 _copy(self._dirs.path(parent, _ROOT), root, os.path.join(folder, _BASELINE))
@@ -110,7 +118,7 @@ class VfsDriver(NaiveDiff):
         self._dirs.writable(layer)
         self._dirs.refuse_mounted(layer, _ROOT)
         with layerdirs.directory(self._dirs.path(layer, _ROOT)) as root:
-            target = Target(root, PLAIN, None, self.support.capabilities)
+            target = Target(root, self._dialect, None, self.support.capabilities)
             return apply(tar, target, headers=headers, limits=limits, progress=progress)
 
     def layers(self) -> Iterator[LayerRecord]:
@@ -140,6 +148,9 @@ class VfsDriver(NaiveDiff):
         """Clean up after somebody wrote to a layer."""
         if not self._dirs.is_touched(layer):
             return
+        if self._dialect.records_owners:
+            with layerdirs.directory(self._dirs.path(layer, _ROOT)) as root:
+                owners.make_usable(root)
         aside = reserved.put_aside(self._dirs.path(layer, _ROOT), self._dirs.path(layer, "reserved"))
         self._dirs.rest(layer)
         if aside:
@@ -151,7 +162,7 @@ class VfsDriver(NaiveDiff):
 
     def unchanged(self, layer: str) -> Proof:
         """Give the proof that a file is the untouched copy of its parent's; see `naivediff.NaiveDiff.unchanged`."""
-        proven = _read_baseline(self._dirs.path(layer, _BASELINE))
+        proven = baseline.read(self._dirs.path(layer, _BASELINE))
 
         def is_copy(_lower: Node, upper: Node) -> bool:
             status = upper.stat
@@ -165,43 +176,9 @@ def _refuse_options(options: Mapping[str, str]) -> None:
         raise errors.InvalidOption(NAME, key, "it is unknown; this driver has none")
 
 
-def _views_are_readonly(folder: str) -> bool:
-    with mounts.opened((Mount("bind", folder, readonly=True),)) as view:
-        try:
-            os.mkdir("written", dir_fd=view)
-        except OSError as error:
-            if error.errno != errno.EROFS:
-                raise
-            return True
-        return False
-
-
-def _copy(parent: str, root: str, baseline: str) -> None:
-    """Copy a tree and write down which copies can be told from changed ones later.
-
-    A file that changes within the same tick of the file system's clock as its
-    copy was made keeps its ctime, so copies as young as the last tick are left
-    out and will be compared by content (git's rule for a *racily clean* index
-    entry). The tick is read from a file made after the copy: the same clock and
-    the same granularity as the ctimes have.
-    """
+def _copy(parent: str, root: str, record: str) -> None:
+    """Copy a tree and write down which copies can be told from changed ones later."""
     made: list[tuple[int, int]] = []
     with layerdirs.directory(parent) as source, layerdirs.directory(root) as target:
         copying.copy_tree(source, target, record=lambda inode, ctime: made.append((inode, ctime)))
-    with open(baseline, "xb") as file:
-        tick = os.fstat(file.fileno()).st_ctime_ns
-        file.write(_MAGIC)
-        array.array("Q", [number for pair in made if 0 <= pair[1] < tick for number in pair]).tofile(file)
-
-
-def _read_baseline(path: str) -> set[tuple[int, int]]:
-    """Read the proven copies; an unknown format proves nothing."""
-    try:
-        with open(path, "rb") as file:
-            magic, pairs = file.read(len(_MAGIC)), file.read()
-    except FileNotFoundError:
-        return set()
-    if magic != _MAGIC or len(pairs) % 16:
-        return set()
-    numbers = array.array("Q", pairs)
-    return set(zip(numbers[::2], numbers[1::2], strict=True))
+    baseline.write(record, made)

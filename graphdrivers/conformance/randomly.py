@@ -54,7 +54,7 @@ def edit_randomly(
     what the driver does not claim: renames of directories, changes of files
     with several names, owners.
     """
-    source = _Source(bench.can if can is None else can, dice)
+    source = _Source(bench, bench.can if can is None else can, dice)
     made: list[edits.Edit] = []
     for _ in range(_PATIENCE * count):
         edit = source.draw(bench.flat_tree(flat))
@@ -69,8 +69,10 @@ def edit_randomly(
 class _Source:
     """Draws one edit at a time, fit for a tree."""
 
-    def __init__(self, can: Capabilities, dice: random.Random) -> None:
+    def __init__(self, bench: Workbench, can: Capabilities, dice: random.Random) -> None:
         self._can = can
+        self._kept = 0o700 if bench.bound else 0
+        """Permissions that nothing loses: the next edit could not be done."""
         self._dice = dice
         self._draws: list[Callable[[Mapping[str, Item]], edits.Edit | None]] = [
             self._create,
@@ -109,7 +111,7 @@ class _Source:
     def _create(self, tree: Mapping[str, Item]) -> edits.Edit | None:
         path = self._free(tree)
         modes = [0o644, 0o4755, 0o600, 0o444]
-        return edits.Create(path, self._content(), self._dice.choice(modes)) if path else None
+        return edits.Create(path, self._content(), self._dice.choice(modes) | self._kept) if path else None
 
     def _content(self) -> bytes:
         return self._dice.randbytes(self._dice.choice([0, 1, 1, 100, 5000]))
@@ -142,11 +144,11 @@ class _Source:
 
     def _chmod(self, tree: Mapping[str, Item]) -> edits.Edit | None:
         path = self._taken(tree, stat.S_IFREG, stat.S_IFDIR, stat.S_IFIFO)
-        return edits.Chmod(path, self._dice.choice([0o755, 0o711, 0o640, 0o2755])) if path else None
+        return edits.Chmod(path, self._dice.choice([0o755, 0o711, 0o640, 0o2755]) | self._kept) if path else None
 
     def _chown(self, tree: Mapping[str, Item]) -> edits.Edit | None:
         path = self._taken(tree) if self._can.ownership else None
-        return edits.Chown(path, self._dice.choice([0, 1, 70_000]), self._dice.choice([0, 2])) if path else None
+        return edits.Chown(path, self._dice.choice([0, 1, 60_000]), self._dice.choice([0, 2])) if path else None
 
     def _utime(self, tree: Mapping[str, Item]) -> edits.Edit | None:
         path = self._taken(tree)

@@ -197,7 +197,7 @@ class Lives(RuleBasedStateMachine):
         note("\n".join(f"    {name}: {str(edit)[:_SHOWN]}" for edit in made))
         with self._bench.writing(name) as root:
             replay(made, root)
-            assert_same(self._bench.flat_tree(layer.flat), self._bench.flat_tree(root))
+            assert_same(self._bench.flat_tree(layer.flat), self._bench.look(root))
         layer.rounds = [*layer.rounds, made]
         self._look_everywhere()
 
