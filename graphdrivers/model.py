@@ -258,6 +258,35 @@ class Capabilities:
 
 
 @attrs.frozen
+class Deviation:
+    """One check of the conformance suite that a driver is known to fail, and where that is explained.
+
+    The suite expects the failure; it fails where the check passes after all.
+
+    Raises:
+        InvalidDeviation: there is no reason or no link, or the check is no ``FILE::FUNCTION``.
+    """
+
+    check: str
+    """``FILE::FUNCTION``, or one of several with its ``[PARAMETERS]``; ``*`` and ``?`` match as in the shell."""
+
+    reason: str
+    """In one line, for people."""
+
+    link: str
+    """Address of the page that says more: the bug, the commit, the manual."""
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse what nobody could follow up."""
+        if not all(self.check.partition("::")):
+            raise errors.InvalidDeviation(self.check, "a check is FILE::FUNCTION")
+        if not self.reason.strip():
+            raise errors.InvalidDeviation(self.check, "it gives no reason")
+        if not all(part.strip() for part in self.link.partition("://")):
+            raise errors.InvalidDeviation(self.check, f"it gives no link but {self.link!r}")
+
+
+@attrs.frozen
 class Support:
     """The result of a successful probe."""
 
@@ -267,3 +296,6 @@ class Support:
 
     notes: tuple[str, ...] = ()
     """What a person should know: what is slower or missing here, and why."""
+
+    deviations: tuple[Deviation, ...] = ()
+    """Checks of the conformance suite that are known to fail with this engine."""

@@ -74,7 +74,7 @@ def assert_same(expected: Mapping[str, Item], actual: Mapping[str, Item]) -> Non
 
 
 def _snapshot(root: int, resolution: int) -> dict[str, Item]:
-    found = {path: _look(root, path, status) for path, status in _walk(root)}
+    found = {path: _look(root, path, status) for path, status in walk(root)}
     names: dict[tuple[int, int], set[str]] = {}
     for path, (_, inode) in found.items():
         names.setdefault(inode, set()).add(path)
@@ -94,8 +94,8 @@ def _as_recorded(item: Item) -> Item:
     return attrs.evolve(item, mode=stat.S_IMODE(status.st_mode), xattrs=marks)
 
 
-def _walk(root: int) -> Iterator[tuple[str, os.stat_result]]:
-    """Give every path with its ``lstat``, without recursion."""
+def walk(root: int) -> Iterator[tuple[str, os.stat_result]]:
+    """Give every path below an open directory, itself (``.``) first, with its ``lstat``; without recursion."""
     yield ".", os.fstat(root)
     with trees.DirStack(root) as stack:
         pending: list[list[bytes]] = []

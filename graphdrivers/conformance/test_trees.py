@@ -338,8 +338,8 @@ def test_a_deep_stack(bench: Workbench) -> None:
 
 def test_the_depth_limit(bench: Workbench) -> None:
     """A stack as deep as claimed can be mounted and viewed; one more layer is refused when it is created."""
-    if bench.can.max_depth is None:
-        pytest.skip(f"gated: {bench.driver.name} claims no limit of depth")
+    bench.needs("max_depth")
+    assert bench.can.max_depth is not None
     parent = bench.layer("layer1", None, [Create("bottom", b"1")])
     for number in range(2, bench.can.max_depth):
         bench.driver.create(f"layer{number}", parent)

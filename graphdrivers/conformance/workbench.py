@@ -15,7 +15,7 @@ from graphdrivers.archive import owners
 from graphdrivers.conformance import edits, observe
 from graphdrivers.driver import Driver
 from graphdrivers.linux import mounts, namespaces
-from graphdrivers.model import Change
+from graphdrivers.model import Change, Profile
 
 OLDEST = 1_600_000_000
 """Modification time, in seconds, of what `layer_tar` describes."""
@@ -55,6 +55,22 @@ class Workbench:
         """Give the path of a layer's read-only tree."""
         with mounts.opened(self.driver.mounts(layer, view=True)) as root:
             yield f"/proc/self/fd/{root}"
+
+    @contextlib.contextmanager
+    def attached(self, layer: str, folder: str, *, view: bool = False) -> Iterator[str]:
+        """Mount a layer where every process sees it, on a new folder in ``folder``; it is not settled afterwards."""
+        place = os.path.join(folder, "place")
+        os.mkdir(place)
+        try:
+            mounts.attach(self.driver.mounts(layer, view=view), place)
+        except PermissionError:
+            os.rmdir(place)
+            pytest.skip("gated: this user may not mount")
+        try:
+            yield place
+        finally:
+            mounts.detach(place)
+            os.rmdir(place)
 
     def layer(
         self, name: str, parent: str | None = None, changes: Sequence[edits.Edit] = (), *, seal: bool = True
@@ -96,7 +112,11 @@ class Workbench:
     def tree(self, layer: str) -> dict[str, observe.Item]:
         """Look at a sealed layer's merged tree."""
         with self.viewing(layer) as root:
-            return observe.snapshot(root, resolution=self.can.time_resolution, recorded_modes=self.can.recorded_owners)
+            return self.look(root)
+
+    def look(self, root: str) -> dict[str, observe.Item]:
+        """Look at a mounted tree, as precisely as the driver can."""
+        return observe.snapshot(root, resolution=self.can.time_resolution, recorded_modes=self.can.recorded_owners)
 
     def flat_tree(self, root: str) -> dict[str, observe.Item]:
         """Look at a flat directory, as precisely as the driver can."""
@@ -124,9 +144,9 @@ class Workbench:
     def _changes(self, layer: str) -> list[Change]:
         return list(self.driver.changes(layer))
 
-    def diff(self, layer: str) -> bytes:
+    def diff(self, layer: str, profile: Profile = Profile.FULL) -> bytes:
         """Read the diff of a layer."""
-        with contextlib.closing(self.driver.diff(layer)) as stream:
+        with contextlib.closing(self.driver.diff(layer, profile=profile)) as stream:
             return b"".join(iter(lambda: stream.read(1 << 20), b""))
 
     def forget(self) -> None:

@@ -9,6 +9,7 @@ import tempfile
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from typing import ClassVar
 
 import pytest
 
@@ -59,6 +60,22 @@ def test_probing_leaves_nothing(tmp_path: pathlib.Path) -> None:
     VfsDriver(str(home), {}, VfsDriver.probe(str(home), {}))
     VfsDriver.probe(str(home), {})
     assert sorted(path.name for path in home.rglob("*")) == ["driver.json", "layers", "tmp"]
+
+
+class Renamed(VfsDriver):
+    """The driver as somebody derives from it."""
+
+    name: ClassVar[str] = "renamed"
+
+
+def test_a_home_belongs_to_its_class(tmp_path: pathlib.Path) -> None:
+    """A class derived from the driver, with a name of its own, finds its home again, and no other does."""
+    home = str(tmp_path / "home")
+    for _ in range(2):
+        Renamed(home, {}, Renamed.probe(home, {}))
+
+    with pytest.raises(errors.PriorDriverState):
+        VfsDriver.probe(home, {})
 
 
 def test_options_are_refused(tmp_path: pathlib.Path) -> None:
