@@ -62,14 +62,15 @@ def test_two_hundred_levels(bench: Workbench) -> None:
 
 
 def test_five_thousand_names(bench: Workbench) -> None:
-    """In a directory of 5,000 files some are rewritten, removed, renamed and linked, and no other changes."""
+    """In a directory of 5,000 names some are rewritten, removed, renamed and linked, and no other changes."""
     names = [f"wide/{number:05}" for number in range(5000)]
+    base: list[Edit] = [Mkdir("wide")]
     child: list[Edit] = []
     for number in range(0, 5000, 40):
+        base += [Create(name, name.encode()) for name in names[number : number + 6]]
+        base += [Link(names[number + 5], name) for name in names[number + 6 : number + 40]]
         child += [Write(names[number], b"new"), Remove(names[number + 1]), Rename(names[number + 2], f"wide/r{number}")]
         child += [Link(names[number + 3], f"wide/l{number}"), Chmod(names[number + 4], 0o600)]
-
-    base: list[Edit] = [Mkdir("wide"), *(Create(name, name.encode()) for name in names)]
     bench.layer("base", None, base)
     bench.layer("child", "base", child)
 
