@@ -252,10 +252,8 @@ class LayerDirs:
             raise errors.LayerInUse(layer, f"at {where!r}")
 
     def remove(self, layer: str) -> None:
-        """Delete a layer: one rename, then its files. Idempotent."""
-        with durable.Staging(self._tmp) as staging, contextlib.suppress(FileNotFoundError):
-            # Out of sight at once; leaving the block deletes it.
-            os.rename(self.path(layer), os.path.join(staging.path, "layer"))
+        """Delete a layer: one rename, then its files. Idempotent; needs no room on the disk."""
+        durable.discard(self.path(layer), self._tmp)
 
     def sweep(self) -> None:
         """Delete what dead processes left in ``tmp``."""

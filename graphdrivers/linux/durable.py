@@ -168,6 +168,31 @@ class Staging:
             os.close(parent_fd)
 
 
+def discard(path: str, parent: str) -> None:
+    """Move a directory out of sight into ``parent``, atomically, and delete it there. Idempotent.
+
+    Takes no room on the disk, so that a full one can be emptied. What a killed
+    process leaves in ``parent`` is found by `Staging.leftovers`.
+
+    Raises:
+        OSError: ``EBUSY``, with the move done and nothing deleted, while something is mounted in it.
+    """
+    name = f"old-{os.urandom(8).hex()}"
+    with contextlib.ExitStack() as stack:
+        try:
+            opened = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
+        stack.callback(os.close, opened)
+        parent_fd = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        stack.callback(os.close, parent_fd)
+        with contextlib.suppress(BlockingIOError):  # somebody else who is discarding it has the lock, which is as good
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(path, name, dst_dir_fd=parent_fd)
+        trees.remove_tree(parent_fd, os.fsencode(name))
+
+
 def _lock(parent_fd: int, name: str) -> int | None:
     """Open and lock what has a name; ``None`` if it is locked by someone else, or gone."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
