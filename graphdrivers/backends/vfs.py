@@ -51,7 +51,7 @@ class VfsDriver(NaiveDiff):
     def probe(cls, home: str, options: Mapping[str, str]) -> Support:
         """Try what files can be here; the driver itself works on every file system."""
         _refuse_options(options)
-        layerdirs.recorded_options(home, NAME)
+        layerdirs.recorded_options(home, cls.name)
         with abilities.scratch(NAME, home) as folder:
             found = abilities.tried(folder)
             views = _views_are_readonly(folder)

@@ -94,8 +94,11 @@ class _Source:
         return edits.Write(path, self._content()) if path else None
 
     def _remove(self, tree: Mapping[str, Item]) -> edits.Edit | None:
+        """Choose a path; one with much below it seldom, or little would ever be left to go wrong."""
         fit = [path for path in tree if path != "."]
-        return edits.Remove(self._dice.choice(fit)) if fit else None
+        path = self._dice.choice(fit) if fit else ""
+        below = sum(other.startswith(f"{path}/") for other in tree)
+        return edits.Remove(path) if path and not self._dice.randrange(1 + below) else None
 
     def _rename(self, tree: Mapping[str, Item]) -> edits.Edit | None:
         kinds = [stat.S_IFREG, stat.S_IFLNK, stat.S_IFIFO]

@@ -187,18 +187,19 @@ def test_a_viewed_layer_is_not_removed(bench: Workbench, tmp_path: pathlib.Path,
 
 
 def test_settling_leaves_a_mounted_layer_alone(bench: Workbench, tmp_path: pathlib.Path) -> None:
-    """Settling the whole home, as every opening does, does not disturb a mounted layer."""
-    bench.layer("base")
+    """Settling the whole home, as every opening does, does not disturb a mounted layer, nor its copying up."""
+    bench.layer("base", None, [Create("file", b"old")])
     bench.layer("layer", "base", seal=False)
     with _attached(bench, "layer", tmp_path, view=False) as place:
         (place / "before").write_text("1")
         bench.driver.settle()
         bench.driver.settle("layer")
         (place / "after").write_text("2")
+        (place / "file").write_text("new")
     bench.driver.settle("layer")
     bench.driver.seal("layer")
 
-    assert bench.contents("layer") == {"before": "1", "after": "2"}
+    assert bench.contents("layer") == {"before": "1", "after": "2", "file": "new"}
 
 
 def test_settle_and_close_are_idempotent(bench: Workbench) -> None:
@@ -237,16 +238,15 @@ def test_a_size_that_is_claimed_holds(bench: Workbench) -> None:
 
 
 def test_a_mount_free_driver_gives_one_directory(bench: Workbench) -> None:
-    """The mount_free capability means that a writable plan is a directory that can simply be used."""
-    bench.driver.create("layer")
-    directory = mounts.plain_directory(bench.driver.mounts("layer"))
+    """The mount_free capability means that a writable plan is a directory with the whole tree, to be simply used."""
+    bench.layer("base", None, [Create("file")])
+    bench.driver.create("child", "base")
+    directory = mounts.plain_directory(bench.driver.mounts("child"))
     if bench.can.mount_free:
         assert directory is not None
-        assert os.listdir(directory) == []
+        assert os.listdir(directory) == ["file"]
     else:
-        bench.driver.seal("layer")
-        bench.driver.create("child", "layer")
-        assert mounts.plain_directory(bench.driver.mounts("child")) is None
+        assert directory is None
 
 
 def test_a_driver_is_true(bench: Workbench) -> None:

@@ -104,9 +104,9 @@ def test_children_do_not_change_their_parent(bench: Workbench) -> None:
 
 
 def test_a_file_rewritten_in_every_layer(bench: Workbench) -> None:
-    """The newest content shows, five layers in a row (moby#21555)."""
+    """The newest content shows, five layers in a row (moby#21555), and in a child that has none of its own."""
     rewrites: list[list[Edit]] = [[Write("file", str(number).encode() * number)] for number in range(1, 6)]
-    _check(bench, [Create("file", b"0")], *rewrites)
+    _check(bench, [Create("file", b"0")], *rewrites, [])
 
 
 def test_a_directory_removed_and_made_again(bench: Workbench) -> None:
@@ -137,8 +137,9 @@ def test_one_kind_replaces_another(bench: Workbench, before: str, after: str) ->
         "symlink": [Symlink("path", "elsewhere"), Mkdir("elsewhere"), Create("elsewhere/kept")],
         "fifo": [Mknod("path")],
     }
+    former = [*kinds[before], *([Create("path/former")] if before == "directory" else [])]
     again = [edit for edit in kinds[after] if not edit.path.startswith("elsewhere") or before != "symlink"]
-    _check(bench, kinds[before], [Remove("path"), *again], [])
+    _check(bench, former, [Remove("path"), *again], [])
 
 
 def test_owners(bench: Workbench) -> None:

@@ -1,88 +1,90 @@
-"""The conformance suite catches drivers that break the contract, and counts what it did."""
+"""The conformance suite catches drivers that break the contract: for every check there is one that it is needed for."""
 
+import concurrent.futures
 import os
 import pathlib
 import re
-import subprocess
-import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
 
-import broken_drivers
+import discovery
 import pytest
+from broken.controls import Sound, SoundOverlay
+from conforming import Run, conform
 
-import graphdrivers.conformance
+from graphdrivers.backends.overlay.driver import OverlayDriver
+from graphdrivers.driver import Driver
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="most of the drivers to break need root")
 
-SUITE = os.path.dirname(graphdrivers.conformance.__file__)
-HERE = os.path.dirname(__file__)
+BASIC = "test_trees.py::test_an_empty_layer"
+"""What every driver can do, unless that is what is broken: one that fails everything proves nothing."""
+
+CAUGHT_BY = discovery.caught_by()
+
+Runs = Mapping[str, concurrent.futures.Future[Run]]
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A folder with a distribution that offers every broken driver."""
-    folder = tmp_path_factory.mktemp("site")
-    info = folder / "broken_drivers-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-drivers\nVersion: 1.0\n")
-    drivers = [broken_drivers.Sound, broken_drivers.Unavailable, *broken_drivers.CAUGHT_BY]
-    lines = "".join(f"{one.name} = broken_drivers:{one.__name__}\n" for one in drivers)
-    (info / "entry_points.txt").write_text(f"[graphdrivers.drivers]\n{lines}")
-    return str(folder)
+def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+    """The runs of all drivers whose tests were chosen, by name; two at once, because most of a run is its start."""
+    chosen = {item.callspec.params.get("broken") for item in request.session.items if hasattr(item, "callspec")}
+    folder = tmp_path_factory.mktemp("runs")
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        yield {one.name: pool.submit(_run, folder / one.name, one) for one in CAUGHT_BY if one in chosen}
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
-def conform(site: str, tmp_path: pathlib.Path, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the suite, or some of its checks, in a process of its own."""
-    command = [sys.executable, "-m", "pytest", "-p", "graphdrivers.conformance.plugin", "-p", "no:cacheprovider", "-q"]
-    command += ["--graphdriver", name, "--basetemp", str(tmp_path / "checks"), "-rfs", *arguments]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([site, HERE]), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    return subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path, env=environment)
+def _run(folder: pathlib.Path, broken: type[Driver]) -> Run:
+    return conform(folder, broken, dict.fromkeys((BASIC, *CAUGHT_BY[broken])), "--graphdriver-require")
 
 
-def checks(*names: str) -> list[str]:
-    """Give the paths of checks of the suite."""
-    return [os.path.join(SUITE, name) for name in names]
+@pytest.mark.parametrize("broken", CAUGHT_BY, ids=lambda broken: broken.name)
+def test_a_broken_driver_is_caught(runs: Runs, broken: type[Driver]) -> None:
+    """Each flaw fails every check that is about it, by an assertion or an error of the contract, and not just all."""
+    run = runs[broken.name].result()
+    failed = [one for one in run.found if one.when == "call" and one.outcome == "failed"]
+
+    assert run.code == pytest.ExitCode.TESTS_FAILED, run.output
+    assert [one for one in failed if not one.contract] == [], run.output
+    missed = {check for check in CAUGHT_BY[broken] if not set(run.of(check)) & set(failed)}
+    assert missed == set(), f"not caught by {missed}\n{run.output}"
+    assert discovery.function(BASIC) in map(discovery.function, CAUGHT_BY[broken]) or _passed(run, BASIC), run.output
 
 
-@pytest.mark.parametrize("broken", broken_drivers.CAUGHT_BY, ids=lambda broken: broken.name)
-def test_a_broken_driver_is_caught(site: str, tmp_path: pathlib.Path, broken: type) -> None:
-    """Each flaw fails the check that is about it."""
-    check = broken_drivers.CAUGHT_BY[broken]
-    done = conform(site, tmp_path, broken.name, "--graphdriver-require", *checks(check))
+@pytest.mark.parametrize("control", [Sound, SoundOverlay], ids=lambda control: control.name)
+def test_without_the_flaw_the_same_checks_pass(tmp_path: pathlib.Path, control: type[Driver]) -> None:
+    """It was the flaw that the checks caught; only what no driver here can do is left out, with its name."""
+    over = issubclass(control, OverlayDriver)
+    checks = dict.fromkeys(
+        check for one in CAUGHT_BY for check in CAUGHT_BY[one] if issubclass(one, OverlayDriver) == over
+    )
+    run = conform(tmp_path / "run", control, checks, "--graphdriver-require")
+    left_out = [check for check in checks if not _passed(run, check)]
 
-    assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout
-    assert re.search(r"FAILED .*" + re.escape(check.partition("::")[2]), done.stdout), done.stdout
-
-
-def test_a_sound_driver_passes_the_same_checks(site: str, tmp_path: pathlib.Path) -> None:
-    """Without a flaw every one of these checks passes, so it was the flaw that they caught."""
-    done = conform(site, tmp_path, "sound", "--graphdriver-require", *checks(*broken_drivers.CAUGHT_BY.values()))
-
-    assert done.returncode == pytest.ExitCode.OK, done.stdout
-    assert re.search(r"graphdriver sound: \d+ checks ran, 0 failed, 0 gated", done.stdout), done.stdout
+    assert run.code == pytest.ExitCode.OK, run.output
+    for check in left_out:
+        assert [one.reason for one in run.of(check) if re.search(r"gated: .* claim", one.reason)], check
 
 
-def test_gated_checks_are_counted_with_their_reason(site: str, tmp_path: pathlib.Path) -> None:
-    """What the driver does not claim is left out, counted, and named."""
-    check = "test_lifecycle.py::test_a_size_that_is_claimed_holds"
-    done = conform(site, tmp_path, "sound", *checks(check))
+def test_every_check_catches_something(tmp_path: pathlib.Path) -> None:
+    """For every check of the suite there is a driver that it catches, and no check is named that is not there."""
+    collected = conform(tmp_path / "run", Sound, [""], "--collect-only")
+    checks = set(map(discovery.function, re.findall(r"(?<=/)test_\w+\.py::.+", collected.output)))
+    named = {discovery.function(check) for claimed in CAUGHT_BY.values() for check in claimed}
 
-    assert "graphdriver sound: 1 gated, sound does not claim quota" in done.stdout
-    assert "graphdriver sound: 0 checks ran, 0 failed, 1 gated" in done.stdout
-
-
-@pytest.mark.parametrize(("require", "code"), [(False, pytest.ExitCode.OK), (True, pytest.ExitCode.TESTS_FAILED)])
-def test_a_driver_that_cannot_work_here(site: str, tmp_path: pathlib.Path, *, require: bool, code: int) -> None:
-    """A driver that is unavailable is skipped with its reason, or fails where it was required."""
-    check = checks("test_trees.py::test_an_empty_layer")
-    done = conform(site, tmp_path, "unavailable", *check, *(["--graphdriver-require"] if require else []))
-
-    assert done.returncode == code, done.stdout
-    assert "the moon is not full; wait for it" in done.stdout
+    assert collected.code == pytest.ExitCode.OK, collected.output
+    assert checks <= named, "no broken driver needs\n" + "\n".join(sorted(checks - named))
+    assert named <= checks, "these are no checks of the suite:\n" + "\n".join(sorted(named - checks))
 
 
-def test_the_suite_is_for_strangers() -> None:
-    """The suite enters neither store nor backends: what it needs, every driver's author has."""
-    for path in pathlib.Path(SUITE).glob("*.py"):
-        text = path.read_text()
-        assert "graphdrivers.store" not in text, path
-        assert "graphdrivers.backends" not in text, path
+def test_names_of_broken_drivers_differ() -> None:
+    """A driver is chosen by its name, so each has its own."""
+    names = Counter(one.name for one in CAUGHT_BY)
+
+    assert {name: count for name, count in names.items() if count > 1} == {}
+
+
+def _passed(run: Run, check: str) -> bool:
+    outcomes = {one.outcome for one in run.of(check) if one.when == "call"}
+    return outcomes == {"passed"}
