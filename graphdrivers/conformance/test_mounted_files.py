@@ -285,6 +285,7 @@ def test_a_reader_meets_a_copy_up(bench: Workbench) -> None:
     bench.driver.create("child", "base")
     with bench.writing("child") as root:
         fd = _opened(root, "file", os.O_RDONLY)
+        assert os.pread(fd, len(old), 0) == old
         _write(root, "file", b"N" * len(old))
         assert os.pread(fd, len(old), 0) in {old, b"N" * len(old)}
         os.unlink(os.path.join(root, "file"))
