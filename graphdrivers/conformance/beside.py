@@ -23,7 +23,8 @@ def check_action(bench: Workbench, base: Sequence[Edit], action: Action) -> None
 
     The trees are compared in the mount, at rest, and after the child has a
     child of its own; the parent must stay as it was. Modification times are
-    left out, because the work was done twice.
+    left out, because the work was done twice; and in the mount, where the
+    driver claims no ``stable_inodes``, which names are one file.
     """
     flat = bench.flat(base)
     bench.layer("base", None, base)
@@ -33,7 +34,8 @@ def check_action(bench: Workbench, base: Sequence[Edit], action: Action) -> None
     bench.driver.create("child", "base")
     with bench.writing("child") as root:
         assert action(root) == expected
-        observe.assert_same(wanted, timeless(bench.flat_tree(root)))
+        view = timeless if bench.can.stable_inodes else _linkless
+        observe.assert_same(view(wanted), view(bench.flat_tree(root)))
     bench.driver.seal("child")
     observe.assert_same(wanted, timeless(bench.tree("child")))
     observe.assert_same(wanted, timeless(bench.tree(bench.layer("grandchild", "child"))))
@@ -55,6 +57,10 @@ def fails(code: int, action: Action) -> Action:
 def timeless(tree: Mapping[str, observe.Item]) -> dict[str, observe.Item]:
     """Give a snapshot without its modification times."""
     return {path: attrs.evolve(item, mtime=0) for path, item in tree.items()}
+
+
+def _linkless(tree: Mapping[str, observe.Item]) -> dict[str, observe.Item]:
+    return {path: attrs.evolve(item, names=frozenset()) for path, item in timeless(tree).items()}
 
 
 @contextlib.contextmanager

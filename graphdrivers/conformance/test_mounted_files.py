@@ -339,6 +339,7 @@ def test_locks_exclude(bench: Workbench) -> None:
 
 def test_inodes_are_stable(bench: Workbench) -> None:
     """Within one mount nothing that happens to a file or directory changes its device and inode (moby#19647)."""
+    bench.needs("stable_inodes")
     bench.layer("base", None, _BASE)
     bench.driver.create("child", "base")
     with bench.writing("child") as root:

@@ -31,7 +31,7 @@ _BASE: list[Edit] = [
     Mknod("fifo"),
 ]
 
-_ACL = bytes.fromhex("0200000001000700ffffffff020005000100000004000500ffffffff10000700ffffffff20000000ffffffff")
+_ACL = bytes.fromhex("0200000001000700ffffffff020005000000000004000500ffffffff10000700ffffffff20000000ffffffff")
 """A default ACL: one named user besides the owner, nothing for others (kernel, posix_acl_xattr.h)."""
 
 _EXCHANGE = 2
