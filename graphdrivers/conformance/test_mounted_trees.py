@@ -149,6 +149,8 @@ _RENAMES: dict[str, Action] = {
 @pytest.mark.parametrize("what", _RENAMES)
 def test_names_move(bench: Workbench, what: str) -> None:
     """Every kind of rename gives what it gives elsewhere, the error too."""
+    if what == "onto its other name":
+        bench.needs("stable_inodes")  # without, the kernel takes the two for different files, and says ESTALE
     check_action(bench, _BASE, _RENAMES[what])
 
 
