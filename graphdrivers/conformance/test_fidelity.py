@@ -1,5 +1,6 @@
 """Tars of every maker keep what they say: formats, owners, times, modes, links, whatever the umask."""
 
+import errno
 import io
 import os
 import stat
@@ -264,6 +265,64 @@ def test_a_slow_stream(bench: Workbench) -> None:
 
     assert applied.entries == 3
     assert bench.contents("layer") == {"dir": "/", "dir/file": "dir/file", "large": "x" * 20_000}
+
+
+class _Breaking(io.BytesIO):
+    """Fails like a network or a disk, once some bytes were read."""
+
+    def __init__(self, content: bytes, good: int) -> None:
+        super().__init__(content[:good])
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Give what is good, then fail."""
+        found = super().read(size)
+        if not found and size:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return found
+
+
+def _unpacked_again(bench: Workbench, tar: bytes) -> None:
+    """Check that a layer that failed can be removed and made again, and that its parent is as it was."""
+    bench.driver.remove("layer")
+    shown = bench.contents(bench.applied("layer", "base", tar))
+    assert sorted(shown) == ["dir", "dir/large", "dir/new"]
+    assert bench.contents("base") == {"dir": "/", "dir/old": "dir/old"}
+    bench.driver.remove("layer")
+
+
+_REPLACING: list[Member | str] = ["dir/", whiteout("dir/old"), "dir/new", Member("dir/large", b"l" * 3_000_000)]
+
+
+@pytest.mark.parametrize("good", [0, 700, 2000, 1_500_000])
+def test_a_stream_that_breaks(bench: Workbench, good: int) -> None:
+    """An error of the stream is passed on as it is; the layer can be removed, and its parent is whole."""
+    bench.applied("base", None, layer_tar(["dir/", "dir/old"]))
+    tar = layer_tar(_REPLACING)
+    bench.driver.create("layer", "base")
+    with pytest.raises(OSError, match="Input/output") as caught:
+        bench.driver.apply("layer", _Breaking(tar, good))
+
+    assert caught.value.errno == errno.EIO
+    _unpacked_again(bench, tar)
+
+
+def test_an_apply_is_cancelled(bench: Workbench) -> None:
+    """What the caller raises when it is told of progress ends the work, and comes back to it."""
+
+    class _EnoughError(Exception):
+        pass
+
+    def stop(consumed: int) -> None:
+        assert consumed > 0
+        raise _EnoughError
+
+    bench.applied("base", None, layer_tar(["dir/", "dir/old"]))
+    tar = layer_tar(_REPLACING)
+    bench.driver.create("layer", "base")
+    with pytest.raises(_EnoughError):
+        bench.driver.apply("layer", io.BytesIO(tar), progress=stop)
+
+    _unpacked_again(bench, tar)
 
 
 def test_a_change_of_the_root_travels(bench: Workbench) -> None:

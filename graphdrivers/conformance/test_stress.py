@@ -205,7 +205,7 @@ def test_a_storm_of_renames(bench: Workbench) -> None:
 
 
 def test_a_storm_of_attributes(bench: Workbench) -> None:
-    """Modes, times, links and lengths set on one parent's file from all sides leave one file with all of it."""
+    """Modes, times, links, xattrs and lengths set on one parent's file from all sides leave one file with all of it."""
     bench.layer("base", None, [Create("file", b"0123456789" * 100)])
     bench.driver.create("child", "base")
     with bench.writing("child") as root:
@@ -217,6 +217,8 @@ def test_a_storm_of_attributes(bench: Workbench) -> None:
                 os.utime(place, ns=(0, number))
                 os.link(place, f"{place}-{number}-{turn}")
                 os.truncate(place, 900 + number)
+                if bench.can.user_xattrs:
+                    os.setxattr(place, f"user.of{number}", str(turn).encode())
                 os.unlink(f"{place}-{number}-{turn}") if turn else os.stat(place)
 
         _storm(change)
@@ -226,6 +228,8 @@ def test_a_storm_of_attributes(bench: Workbench) -> None:
 
     assert status.st_nlink == _THREADS + 1
     assert tree["file"].names == {"file", *(f"file-{number}-0" for number in range(_THREADS))}
+    wanted = {f"user.of{number}": b"19" for number in range(_THREADS)} if bench.can.user_xattrs else {}
+    assert tree["file"].xattrs == wanted
     assert (tree["file"].mode - 0o600, tree["file"].size - 900) in {(n, m) for n in range(8) for m in range(8)}
 
 
