@@ -11,12 +11,12 @@ import pytest
 from graphdrivers import errors, loading
 from graphdrivers.conformance.edits import Create, Edit, Link, Mkdir, Remove, Symlink, replay
 from graphdrivers.conformance.observe import assert_same
-from graphdrivers.conformance.processes import killed_at, some_of, steps_of
+from graphdrivers.conformance.processes import at_once, killed_at, some_of, steps_of
 from graphdrivers.conformance.workbench import Member, Workbench, directory, layer_tar, opaque, whiteout
 from graphdrivers.driver import Driver
 from graphdrivers.linux import mounts
 
-_POINTS = 20
+_POINTS = 14
 """In how many places each verb is cut."""
 
 _BASE: list[Edit] = [
@@ -53,9 +53,25 @@ class _Scene:
         self.options = options
         bench.layer("base", None, _BASE)
         self.tree = bench.tree("base")
+        self._live_once()
         bench.layer("other", "base", [Remove("dir/sub"), Create("other")], seal=False)
         self.files = self._files()
         self.kills = 0
+
+    def _live_once(self) -> None:
+        """Go through a layer's life, after which the home has what a driver makes only once."""
+        driver = self.bench.driver
+        self.bench.layer("layer", "base", [Create("written"), Remove("a")], seal=False)
+        driver.apply("layer", io.BytesIO(_TAR))
+        driver.seal("layer")
+        self.bench.tree("layer")
+        driver.remove("layer")
+        driver.create("layer", "base")
+        at_once(1, lambda _: len(driver.mounts("layer")))  # in a process that is gone when the layer is settled
+        reopened = self.reopened()
+        reopened.settle("layer")
+        reopened.remove("layer")
+        reopened.close()
 
     def _files(self) -> list[str]:
         """Name everything in the home; below a layer's own tree there is much, and all of it counts."""
