@@ -219,6 +219,12 @@ AUFS_ESCAPED = Dialect("aufs for overlay", marker_names=True, namespace="trusted
 AUFS_ESCAPED_USER = Dialect("aufs for overlay with user xattrs", marker_names=True, namespace="user.overlay.")
 """The same for overlays with ``userxattr``."""
 
+PLAIN_ESCAPED = Dialect("aufs for overlay, without whiteouts", namespace="trusted.overlay.")
+"""A layer of `AUFS_ESCAPED` that is known to hold no ``.wh.`` names, so that nobody looks for them."""
+
+PLAIN_ESCAPED_USER = Dialect("aufs for overlay with user xattrs, without whiteouts", namespace="user.overlay.")
+"""A layer of `AUFS_ESCAPED_USER` that is known to hold no ``.wh.`` names."""
+
 OVERLAY = Dialect("overlay", namespace="trusted.overlay.", devices=True)
 """Kernel overlayfs as root mounts it."""
 

@@ -48,7 +48,7 @@ class VfsDriver(NaiveDiff):
         """Try what files can be here; the driver itself works on every file system."""
         _refuse_options(options)
         layerdirs.recorded_options(home, cls.name)
-        with abilities.scratch(NAME, home) as folder:
+        with abilities.scratch(cls.name, home) as folder:
             found = abilities.tried(folder)
             views = abilities.views_are_readonly(folder)
         capabilities = attrs.evolve(

@@ -13,6 +13,8 @@ import verdicts
 from graphdrivers.driver import Driver
 
 HERE = os.path.dirname(__file__)
+_HANGS = 600
+"""Seconds after which a run is taken to hang; each takes a few."""
 
 
 @attrs.frozen
@@ -50,7 +52,9 @@ def conform(folder: pathlib.Path, driver: type[Driver], checks: Iterable[str], *
     command += [str(discovery.SUITE / check) for check in checks]
     path = os.pathsep.join([str(site), HERE])
     environment = {**os.environ, "PYTHONPATH": path, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=folder, env=environment)
+    done = subprocess.run(
+        command, check=False, capture_output=True, text=True, cwd=folder, env=environment, timeout=_HANGS
+    )
     return Run(done.returncode, done.stdout + done.stderr, verdicts.read(written))
 
 

@@ -7,9 +7,10 @@ from collections.abc import Generator, Iterator
 import attrs
 import pytest
 
-_REASONS = {"AssertionError", "Failed", "GraphDriverError", "OSError", "TarError", "KeyError"}
-"""What a check fails with because of the driver: its assertions, what the contract raises, a tar or tree without what
-it must have. Anything else is a mistake in the check or in the broken driver."""
+_REASONS = {"AssertionError", "Failed", "GraphDriverError", "OSError", "TarError", "LookupError", "ValueError"}
+"""What a check fails with because of the driver: its assertions, what the contract raises, and what a driver stumbles
+over that meets something unexpected. Anything else (``TypeError``, ``NameError``) is a mistake in the check or in the
+broken driver."""
 
 
 @attrs.frozen

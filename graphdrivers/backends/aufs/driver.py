@@ -58,7 +58,8 @@ class AufsDriver(Driver):
         self._engines: dict[str, Engine] = {
             engine.name: engine(self._dirs, forms, support.capabilities) for engine in trials.ENGINES
         }
-        self._engine = self._engines[trials.engine_of(support)]
+        self._chosen = [self._engines[engine] for engine in trials.engines_of(support)]
+        self._engine = self._chosen[0]
 
     @classmethod
     def probe(cls, home: str, options: Mapping[str, str]) -> Support:
@@ -93,8 +94,8 @@ class AufsDriver(Driver):
         ancestors = (self._dirs.read(layer) if view else self._dirs.writable(layer)).ancestors
         sealed = self._dirs.is_sealed(layer)
         if sealed:
-            return self._engine.view(layer, ancestors, sealed=True)
-        engine = self._engine_for(layer)
+            return self._suitable(layer, ancestors).view(layer, ancestors, sealed=True)
+        engine = self._engine_for(layer, ancestors)
         return engine.view(layer, ancestors, sealed=False) if view else engine.writable(layer, ancestors)
 
     def apply(
@@ -120,7 +121,7 @@ class AufsDriver(Driver):
                 self._note(layer, escaped=bool(watch.escaped), deleted=bool(watch.deleted))
                 return applied
         self._dirs.mark(layer, ESCAPES)  # what the mount will escape cannot be seen
-        with mounts.opened(self._engine.writable(layer, ancestors)) as merged:
+        with mounts.opened(self._suitable(layer, ancestors).writable(layer, ancestors)) as merged:
             target = Target(merged, PLAIN, None, capabilities)
             applied = apply(tar, target, headers=headers, limits=limits, progress=progress)
         self._rest(layer)
@@ -175,12 +176,14 @@ class AufsDriver(Driver):
     def facts(self, layer: str | None = None) -> dict[str, str]:
         """Give what is to be known beyond the contract; see `driver.Tells`."""
         if layer is None:
-            return trials.facts(self.support, self._engine.name)
+            return trials.facts(self.support)
         ancestors = self._dirs.read(layer).ancestors
         phase = self._dirs.phase(layer)
-        engine = self._engine if phase is None else self._engines[phase.engine]
+        engine = self._suitable(layer, ancestors) if phase is None else self._engines[phase.engine]
         form = "wh" if phase is None else f"{engine.name}, {phase.step}"
         found = {"engine": engine.name, "dialect": form, "diff": self._dirs.diff(layer), "mnt": self._dirs.mnt(layer)}
+        for other in self._chosen[: self._chosen.index(engine)] if engine in self._chosen else ():
+            found[f"not {other.name}"] = other.refusal(layer, ancestors)
         for number, (path, role) in enumerate(engine.branches(layer, ancestors)):
             found[f"br{number}"] = f"{path}={role}"
         aside = engine.shelf(layer)
@@ -206,13 +209,20 @@ class AufsDriver(Driver):
         if aside:
             raise errors.ReservedNameError(layer, aside)
 
-    def _engine_for(self, layer: str) -> Engine:
+    def _suitable(self, layer: str, ancestors: Sequence[str]) -> Engine:
+        """Give the first engine that shows a stack as its layers mean it."""
+        for engine in self._chosen[:-1]:
+            if not engine.refusal(layer, ancestors):
+                return engine
+        return self._chosen[-1]
+
+    def _engine_for(self, layer: str, ancestors: Sequence[str]) -> Engine:
         """Give the engine of a writable layer, which is what it was mounted with if it is live."""
         phase = self._dirs.phase(layer)
         if phase is not None and phase.step == "moving":
             self._rest(layer)
             phase = None
-        return self._engine if phase is None or not phase.boot else self._engines[phase.engine]
+        return self._suitable(layer, ancestors) if phase is None or not phase.boot else self._engines[phase.engine]
 
     def _note(self, layer: str, *, escaped: bool, deleted: bool) -> None:
         if escaped:

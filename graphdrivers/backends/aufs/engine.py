@@ -17,6 +17,8 @@ from graphdrivers.archive.whiteouts import (
     AUFS_ESCAPED_USER,
     OVERLAY,
     OVERLAY_USER,
+    PLAIN_ESCAPED,
+    PLAIN_ESCAPED_USER,
     Dialect,
 )
 from graphdrivers.backends import layerdirs
@@ -33,12 +35,16 @@ class Forms:
     """How the layers of one home are written, at rest and while overlayfs has one for its upper directory."""
 
     rest: Dialect
+    unmarked: Dialect
+    """At rest, without any ``.wh.`` names."""
     overlay: Dialect
 
     @classmethod
     def of(cls, *, user_xattrs: bool) -> "Forms":
         """Take the forms for marks in ``user.overlay.*`` or in ``trusted.overlay.*``."""
-        return cls(AUFS_ESCAPED_USER, OVERLAY_USER) if user_xattrs else cls(AUFS_ESCAPED, OVERLAY)
+        if user_xattrs:
+            return cls(AUFS_ESCAPED_USER, PLAIN_ESCAPED_USER, OVERLAY_USER)
+        return cls(AUFS_ESCAPED, PLAIN_ESCAPED, OVERLAY)
 
 
 class Engine(abc.ABC):
@@ -51,6 +57,10 @@ class Engine(abc.ABC):
         self.dirs = dirs
         self.forms = forms
         self.capabilities = capabilities
+
+    def refusal(self, layer: str, ancestors: Sequence[str]) -> str:  # noqa: ARG002 -- most take any
+        """Say why the engine would not show a stack as its layers mean it; empty where it does."""
+        return ""
 
     @abc.abstractmethod
     def writable(self, layer: str, ancestors: Sequence[str]) -> Plan:
@@ -90,7 +100,8 @@ class Engine(abc.ABC):
 
     def branch(self, layer: str) -> Branch:
         """Give a layer at rest as a part of a union."""
-        return Branch(self.dirs.diff(layer), self.forms.rest)
+        marked = self.dirs.has(layer, MARKED)
+        return Branch(self.dirs.diff(layer), self.forms.rest if marked else self.forms.unmarked)
 
     @contextlib.contextmanager
     def lower(self, ancestors: Sequence[str]) -> Iterator[Union | EmptyTree]:

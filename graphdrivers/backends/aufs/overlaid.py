@@ -16,7 +16,7 @@ from graphdrivers.archive.whiteouts import OVERLAY_USER
 from graphdrivers.backends import layerdirs, reserved
 from graphdrivers.backends.aufs import phases, shadow, translate
 from graphdrivers.backends.aufs.engine import Engine, Plan
-from graphdrivers.backends.aufs.home import MARKED
+from graphdrivers.backends.aufs.home import DIFF, MARKED, STATE
 from graphdrivers.backends.aufs.phases import Phase
 from graphdrivers.backends.overlay.options import Settings
 from graphdrivers.linux import durable, mounts
@@ -111,22 +111,36 @@ class OverlayShadow(Engine):
         return Mount("overlay", self.dirs.label(layer), options, readonly=readonly)
 
     def _lowers(self, layers: Sequence[str]) -> list[str]:
-        """Give the directories of sealed layers, top first, each after the shadow that belongs above it."""
+        """Give the directories of sealed layers, top first, each after the shadow that belongs above it.
+
+        Two look-ups a layer and none of its content, once the shadows are there.
+        """
         lowers: list[str] = []
+        exists = os.path.lexists
+        diffs, states = f"{self.dirs.home}/{DIFF}/", f"{self.dirs.home}/{STATE}/"
         child = None  # the layer above, where it has markers to carry out
         for layer in layers:
-            diff = self.dirs.diff(layer)
-            marked = self.dirs.has(layer, MARKED)
+            marked = exists(f"{states}{layer}/{MARKED}")
+            place = ""
             if child is not None:
-                state, own = self.dirs.path(child), self.dirs.diff(child)
-                lowers.append(shadow.below(state, own, diff if marked else None, self.forms.overlay, self.tmp()))
+                place = f"{states}{child}/{shadow.BELOW}"
+                if not exists(place):
+                    if shadow.root_is_opaque(diffs + child):
+                        break
+                    self._build_below(child, layer if marked else None)
             elif marked:
-                lowers.append(shadow.above(self.dirs.path(layer), diff, self.forms.overlay, self.tmp()))
-            lowers.append(diff)
+                place = f"{states}{layer}/{shadow.ABOVE}"
+                if not exists(place):
+                    shadow.above(states + layer, diffs + layer, self.forms.overlay, self.tmp())
+            if place:
+                lowers.append(place)
+            lowers.append(diffs + layer)
             child = layer if marked else None
-            if marked and shadow.root_is_opaque(diff):
-                break
         return lowers
+
+    def _build_below(self, child: str, parent: str | None) -> None:
+        own, state = self.dirs.diff(child), self.dirs.path(child)
+        shadow.below(state, own, None if parent is None else self.dirs.diff(parent), self.forms.overlay, self.tmp())
 
     def _nothing(self) -> str:
         """Give an empty directory, for mounts that take at least one more."""

@@ -9,7 +9,7 @@ from typing import BinaryIO, ClassVar
 import attrs
 
 from broken.changes import Undeleting
-from broken.flaws import Members, Remaking, content_of, hidden
+from broken.flaws import Altering, Members, Misreading, Remaking, below, content_of, hidden
 from graphdrivers import errors
 from graphdrivers.backends.overlay.driver import OverlayDriver
 from graphdrivers.backends.vfs import VfsDriver
@@ -80,6 +80,32 @@ class _Pipe(io.BytesIO):
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
+class Coarse(Misreading):
+    """Knows of a directory in a tar only who may enter it."""
+
+    name: ClassVar[str] = "coarse"
+
+    def misread(self, members: Members, root: str) -> Members:
+        """Take everything else off."""
+        del root
+        for member, _ in members:
+            if member.isdir():
+                member.mode &= 0o777
+                member.pax_headers = {key: member.pax_headers[key] for key in member.pax_headers if "xattr" not in key}
+        return members
+
+
+class Holding(VfsDriver):
+    """Opens something for each diff and never closes it."""
+
+    name: ClassVar[str] = "holding"
+
+    def diff(self, layer: str, *, profile: Profile = Profile.FULL, source_date_epoch: int | None = None) -> BinaryIO:
+        """Open the home."""
+        os.open(self.home, os.O_RDONLY)
+        return super().diff(layer, profile=profile, source_date_epoch=source_date_epoch)
+
+
 class Leaking(Remaking):
     """Writes the private marks of its directories into the tar."""
 
@@ -111,6 +137,25 @@ class Stopping(VfsDriver):
         content = tar.read()
         archive = io.BytesIO(content[: content.rfind(b"\0") + 1])
         return super().apply(layer, archive, headers=headers, limits=limits, progress=progress)
+
+
+class Silent(VfsDriver):
+    """Never says how far it is."""
+
+    name: ClassVar[str] = "silent"
+
+    def apply(
+        self,
+        layer: str,
+        tar: BinaryIO,
+        *,
+        headers: BinaryIO | None = None,
+        limits: Limits = Limits(),
+        progress: Progress | None = None,
+    ) -> Applied:
+        """Forget whom to tell."""
+        del progress
+        return super().apply(layer, tar, headers=headers, limits=limits)
 
 
 class Lenient(VfsDriver):
@@ -155,6 +200,71 @@ class Replacing(VfsDriver):
         return super().apply(layer, tar, headers=headers, limits=limits, progress=progress)
 
 
+class Filling(Altering):
+    """Copies the holes of files as zeros, as moby's vfs does."""
+
+    name: ClassVar[str] = "filling"
+
+    def alter(self, root: str) -> None:
+        """Write every byte."""
+        for path, facts in below(root):
+            if facts.st_blocks * 512 < facts.st_size:
+                with open(path, "r+b") as file:
+                    content = file.read()
+                    file.seek(0)
+                    file.write(content)
+                os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+
+
+class Boundless(VfsDriver):
+    """Has no limits."""
+
+    name: ClassVar[str] = "boundless"
+
+    def apply(
+        self,
+        layer: str,
+        tar: BinaryIO,
+        *,
+        headers: BinaryIO | None = None,
+        limits: Limits = Limits(),
+        progress: Progress | None = None,
+    ) -> Applied:
+        """Forget them."""
+        del limits
+        return super().apply(layer, tar, headers=headers, progress=progress)
+
+
+class Unrecorded(VfsDriver):
+    """Writes no record of the headers."""
+
+    name: ClassVar[str] = "unrecorded"
+
+    def apply(
+        self,
+        layer: str,
+        tar: BinaryIO,
+        *,
+        headers: BinaryIO | None = None,
+        limits: Limits = Limits(),
+        progress: Progress | None = None,
+    ) -> Applied:
+        """Forget it."""
+        del headers
+        return super().apply(layer, tar, limits=limits, progress=progress)
+
+
+class ParentsToo(VfsDriver):
+    """Measures the whole tree, parents included."""
+
+    name: ClassVar[str] = "parents-too"
+
+    def usage(self, layer: str) -> Usage:
+        """Add the parent's."""
+        own, parent = super().usage(layer), self.record(layer).parent
+        return own if parent is None else attrs.evolve(own, bytes=own.bytes + self.usage(parent).bytes)
+
+
 class DoubleCounting(OverlayDriver):
     """Counts a file once for each of its names."""
 
@@ -181,8 +291,15 @@ CAUGHT_BY: dict[type[Driver], tuple[str, ...]] = {
     Piped: ("test_a_diff_can_be_closed_early",),
     Leaking: ("test_a_diff_holds_no_marks_of_the_engine",),
     Stopping: ("test_applied_is_reported",),
+    Silent: ("test_progress_can_cancel",),
     Lenient: ("test_a_refused_tar_leaves_a_removable_layer",),
     Replacing: ("test_applying_to_a_layer_that_was_written_to",),
+    Coarse: ("test_a_diff_gives_the_layer_back", "test_xattrs_travel"),
+    Holding: ("test_a_diff_can_be_closed_early",),
+    Filling: ("test_holes_take_no_room",),
+    Boundless: ("test_limits_hold",),
+    Unrecorded: ("test_a_record_gives_the_tar_back",),
+    ParentsToo: ("test_usage_counts_each_inode_once",),
     DoubleCounting: ("test_usage_counts_each_inode_once",),
     Undeleting: ("test_changes_and_diff_tell_the_same",),
 }

@@ -46,9 +46,13 @@ def claiming(support: Support, **capabilities: object) -> Support:
 
 
 def unpacked(tar: bytes) -> Members:
-    """Take a tar apart."""
+    """Take a tar apart; the contents are whole, holes are zeros."""
+    members = []
     with tarfile.open(fileobj=io.BytesIO(tar), errors="surrogateescape") as archive:
-        return [(one, archive.extractfile(one).read() if one.isreg() else b"") for one in archive]
+        for one in archive:
+            one.pax_headers = {key: one.pax_headers[key] for key in one.pax_headers if not key.startswith("GNU.sparse")}
+            members.append((one, archive.extractfile(one).read() if one.isreg() else b""))
+    return members
 
 
 def packed(members: Members) -> bytes:
@@ -86,9 +90,13 @@ class Altering(VfsDriver, abc.ABC):
         super().create(layer, parent, spec)
         if parent is not None:
             root = tree_of(self, layer)
-            before = {path: facts.st_mtime_ns for path, facts in below(root) if stat.S_ISDIR(facts.st_mode)}
+            before = [
+                (path, facts.st_mtime_ns)
+                for path, facts in (*below(root), (root, os.lstat(root)))
+                if stat.S_ISDIR(facts.st_mode)
+            ]
             self.alter(root)
-            for path, moment in before.items():
+            for path, moment in before:
                 os.utime(path, ns=(moment, moment))
 
 

@@ -9,7 +9,7 @@ from typing import ClassVar, Self
 
 import attrs
 
-from broken.flaws import claiming
+from broken.flaws import claiming, tree_of
 from graphdrivers import errors
 from graphdrivers.backends.overlay.driver import OverlayDriver
 from graphdrivers.backends.vfs import VfsDriver
@@ -291,8 +291,72 @@ class Sharing(VfsDriver):
     def create(self, layer: str, parent: str | None = None, spec: LayerSpec = LayerSpec()) -> None:
         """Let other threads change it meanwhile."""
         self._layer = layer
-        time.sleep(0.01)
+        time.sleep(0.1)
         super().create(self._layer, parent, spec)
+
+
+class Restamping(VfsDriver):
+    """Writes to a sealed layer's root whenever the layer is settled."""
+
+    name: ClassVar[str] = "restamping"
+
+    def settle(self, layer: str | None = None) -> None:
+        """Touch it."""
+        super().settle(layer)
+        if layer is not None and self._dirs.is_sealed(layer):
+            os.utime(tree_of(self, layer))
+
+
+class Messy(VfsDriver):
+    """Leaves what its probe made."""
+
+    name: ClassVar[str] = "messy"
+
+    @classmethod
+    def probe(cls, home: str, options: Mapping[str, str]) -> Support:
+        """Make something."""
+        os.makedirs(os.path.join(os.path.dirname(home), "probed"), exist_ok=True)
+        return super().probe(home, options)
+
+
+class Indifferent(VfsDriver):
+    """Takes any option."""
+
+    name: ClassVar[str] = "indifferent"
+
+    def __init__(self, home: str, options: Mapping[str, str], support: Support) -> None:
+        """Forget them."""
+        del options
+        super().__init__(home, {}, support)
+
+    @classmethod
+    def probe(cls, home: str, options: Mapping[str, str]) -> Support:
+        """Forget them."""
+        del options
+        return super().probe(home, {})
+
+
+class Hoarding(VfsDriver):
+    """Renames a removed layer away and never deletes it."""
+
+    name: ClassVar[str] = "hoarding"
+
+    def remove(self, layer: str) -> None:
+        """Keep it."""
+        if self._dirs.exists(layer):
+            self._dirs.refuse_mounted(layer, "root")
+            attic = os.path.join(self.home, "removed")
+            os.makedirs(attic, exist_ok=True)
+            os.rename(self._dirs.path(layer), os.path.join(attic, str(time.time_ns())))
+
+
+class Heedless(OverlayDriver):
+    """Never looks whether a layer is mounted."""
+
+    name: ClassVar[str] = "heedless"
+
+    def _refuse_mounted(self, layer: str) -> None:
+        """Be content."""
 
 
 CAUGHT_BY: dict[type[Driver], tuple[str, ...]] = {
@@ -318,5 +382,10 @@ CAUGHT_BY: dict[type[Driver], tuple[str, ...]] = {
     Falsy: ("test_a_driver_is_true",),
     Open: ("test_nobody_else_reaches_the_layers",),
     Racing: ("test_one_name_is_created_once",),
+    Restamping: ("test_settle_and_close_are_idempotent",),
+    Messy: ("test_probing_leaves_nothing",),
+    Indifferent: ("test_unknown_options_are_refused",),
+    Hoarding: ("test_removed_layers_take_no_room",),
+    Heedless: tuple(f"test_a_mounted_layer_is_in_use[{verb}]" for verb in ("remove", "seal", "apply")),
     Sharing: ("test_distinct_layers_in_parallel",),
 }

@@ -37,8 +37,24 @@ class Socketless(VfsDriver):
         """Unlink them."""
         for path, facts in below(tree_of(self, layer)):
             if stat.S_ISSOCK(facts.st_mode):
+                above = os.lstat(os.path.dirname(path))
                 os.unlink(path)
+                os.utime(os.path.dirname(path), ns=(above.st_atime_ns, above.st_mtime_ns))
         super().seal(layer)
+
+
+class Mistaking(Altering):
+    """Copies sockets as fifos, as moby's vfs does."""
+
+    name: ClassVar[str] = "mistaking"
+
+    def alter(self, root: str) -> None:
+        """Replace them."""
+        for path, facts in below(root):
+            if stat.S_ISSOCK(facts.st_mode):
+                os.unlink(path)
+                os.mknod(path, stat.S_IFIFO | stat.S_IMODE(facts.st_mode))
+                os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
 
 
 class Unlinking(Altering):
@@ -285,6 +301,7 @@ class Bottomless(VfsDriver):
 CAUGHT_BY: dict[type[Driver], tuple[str, ...]] = {
     Umasked: ("test_an_empty_layer",),
     Socketless: ("test_a_layer_keeps_what_is_put_into_it",),
+    Mistaking: ("test_a_child_shows_its_parent",),
     Unlinking: ("test_a_child_shows_its_parent", "test_hard_links_of_one_layer"),
     Rootless: ("test_the_root_keeps_its_attributes",),
     Entangling: ("test_children_do_not_change_their_parent",),
@@ -308,7 +325,7 @@ CAUGHT_BY: dict[type[Driver], tuple[str, ...]] = {
         "test_hard_links_break_where_it_is_not_claimed",
     ),
     Readable: ("test_odd_names",),
-    WholeSeconds: ("test_times_are_kept", "test_random_edits[6]"),
+    WholeSeconds: ("test_times_are_kept", "test_random_edits"),
     Bare: ("test_xattrs", "test_xattrs_of_directories"),
     Deviceless: ("test_devices",),
     WritableViews: ("test_a_view_refuses_writes",),
