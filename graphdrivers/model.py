@@ -232,6 +232,9 @@ class Capabilities:
     hard_links_across_layers: bool = False
     """Writing to one name of a parent's hard-linked file changes its other names too."""
 
+    stable_inodes: bool = False
+    """In one mount a file keeps its inode number when it is written to, and all its names have the same one."""
+
     native_diff: bool = False
     """``diff`` and ``changes`` cost O(changes), not O(image)."""
 

@@ -66,6 +66,7 @@ class VfsDriver(NaiveDiff):
             readonly_views=views,
             rename_directories=True,
             hard_links_across_layers=True,
+            stable_inodes=True,
         )
         how = "shared blocks (FICLONE)" if found.reflink else "copied blocks"
         notes = ["each layer holds a copy of its parent's whole tree"]

@@ -83,7 +83,7 @@ def probed(driver: str, home: str, options: Mapping[str, str]) -> Support:
     # Kernel aufs shows some stacks wrong: it needs another engine at its side.
     wanted = [engine for engine in ENGINES if settings.engine in {_AUTO, KernelAufs.name, engine.name}]
     refused: list[tuple[str, errors.DriverUnavailable]] = []
-    works: list[type[Engine]] = []
+    works: list[tuple[type[Engine], Capabilities]] = []
     with abilities.scratch(driver, home) as folder:
         files = os.path.join(folder, "files")
         os.mkdir(files)
@@ -92,23 +92,22 @@ def probed(driver: str, home: str, options: Mapping[str, str]) -> Support:
         found = attrs.evolve(found, ownership=found.ownership and not recorded, recorded_owners=recorded)
         views = abilities.views_are_readonly(files)
         for engine in wanted:
-            if works and works[0] is not KernelAufs:
+            if works and works[0][0] is not KernelAufs:
                 break
             try:
                 capabilities = _capabilities(engine, found, views=views)
-                _try(engine, os.path.join(folder, engine.name), settings, capabilities)
+                stable = _try(engine, os.path.join(folder, engine.name), settings, capabilities)
             except errors.DriverUnavailable as error:
                 refused.append((engine.name, error))
                 if engine.name == settings.engine:
                     raise
                 continue
-            works.append(engine)
+            works.append((engine, attrs.evolve(capabilities, stable_inodes=stable)))
     if not works:
         raise refused[-1][1]
-    engine = works[0]
-    names = _ELSE.join(one.name for one in works[:2])
+    engine, capabilities = works[0]
+    names = _ELSE.join(one.name for one, _ in works[:2])
     described = f"{names} ({_described(engine, settings, found)})"
-    capabilities = _capabilities(engine, found, views=views)
     return Support(capabilities, described, _notes(engine, refused, capabilities))
 
 
@@ -118,8 +117,8 @@ def facts(support: Support) -> dict[str, str]:
     return {"engine": engines_of(support)[0], **{f"refused{number}": note for number, note in enumerate(refused)}}
 
 
-def _try(engine: type[Engine], home: str, settings: Settings, capabilities: Capabilities) -> None:
-    """Let an engine live through the toy stack.
+def _try(engine: type[Engine], home: str, settings: Settings, capabilities: Capabilities) -> bool:
+    """Let an engine live through the toy stack; say whether files keep their inode numbers in it.
 
     Raises:
         NotSupported, PrerequisiteMissing, IncompatibleFilesystem: it does not work here.
@@ -137,15 +136,16 @@ def _try(engine: type[Engine], home: str, settings: Settings, capabilities: Capa
     _make_toy(dirs, worker)
     try:
         with _opened(worker.writable("top", ("middle", "bottom"))) as merged:
-            _use(f"/proc/self/fd/{merged}", home)
+            stable = _use(f"/proc/self/fd/{merged}", home)
         phase = dirs.phase("top")
         if phase is not None:
             worker.to_rest("top", ("middle", "bottom"), phase)
     except OSError as error:
         raise explained(NAME, error, home) from error
     left = sorted(os.listdir(dirs.diff("top")))
-    if left != [".wh.kept", "written"]:
+    if left != [".wh.kept", "linked", "written"]:
         raise _incompatible(home, f"deletions in a mount leave no whiteouts (left: {left})")
+    return stable
 
 
 def _refuse_without_aufs(home: str) -> None:
@@ -186,14 +186,18 @@ def _opened(plan: Plan) -> Iterator[int]:
         yield merged
 
 
-def _use(root: str, home: str) -> None:
-    """Compare what shows with what must show, and write to it."""
+def _use(root: str, home: str) -> bool:
+    """Compare what shows with what must show, and write to it; say whether a copied-up file kept its number."""
     shown = {name: sorted(os.listdir(os.path.join(root, name))) for name in ("", "hidden")}
     if shown != {"": ["hidden", "kept"], "hidden": ["new"]}:
         raise _incompatible(home, f"whiteouts have no effect (seen: {shown})")
     with open(os.path.join(root, "written"), "xb"):
         pass
-    os.unlink(os.path.join(root, "kept"))
+    names = [os.path.join(root, name) for name in ("kept", "linked")]
+    os.link(*names)
+    stable = os.path.samefile(*names)
+    os.unlink(names[0])
+    return stable
 
 
 def _incompatible(folder: str, reason: str) -> errors.IncompatibleFilesystem:
