@@ -12,8 +12,8 @@ import textwrap
 import pytest
 
 from graphdrivers import errors
+from graphdrivers.backends.overlay import support
 from graphdrivers.backends.overlay.driver import OverlayDriver
-from graphdrivers.backends.overlay.support import probed
 from graphdrivers.linux import mounts
 from graphdrivers.model import Mount, Usage
 
@@ -48,12 +48,12 @@ def in_namespace(script: str) -> str:
 
 def test_probing_leaves_nothing(tmp_path: pathlib.Path) -> None:
     """A probe makes no home, and leaves neither files nor mounts."""
-    support = probed(str(tmp_path / "home"), {})
+    found = support.probed(str(tmp_path / "home"), {})
 
     assert list(tmp_path.iterdir()) == []
     assert str(tmp_path) not in pathlib.Path("/proc/self/mountinfo").read_text()
-    assert support.engine.startswith("kernel overlayfs")
-    assert support.capabilities.max_depth == 500
+    assert found.engine.startswith("kernel overlayfs")
+    assert found.capabilities.max_depth == 500
 
 
 def test_a_home_on_overlay_is_refused(driver: OverlayDriver, tmp_path: pathlib.Path) -> None:
@@ -64,7 +64,7 @@ def test_a_home_on_overlay_is_refused(driver: OverlayDriver, tmp_path: pathlib.P
     mounts.attach(driver.mounts("layer"), str(place))
     try:
         with pytest.raises(errors.IncompatibleFilesystem, match=r"overlay below .*place.*put --root on"):
-            probed(str(place / "home"), {})
+            support.probed(str(place / "home"), {})
         assert sorted(os.listdir(place)) == ["dir", "file"]
     finally:
         mounts.detach(str(place))
@@ -194,6 +194,33 @@ def test_a_layer_takes_its_parents_root(driver: OverlayDriver, tmp_path: pathlib
 
     assert (facts.st_uid, facts.st_gid, stat.S_IMODE(facts.st_mode), facts.st_mtime_ns) == (5, 6, 0o1711, 123_456_789)
     assert set(os.listxattr(child)) == {"trusted.note", "trusted.overlay.overlay.opaque"}
+
+
+def test_marks_are_refused_where_no_mount_shows_them(driver: OverlayDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel that does not undo escapes gets no layer with overlay's own xattrs, and the refusal names the member."""
+    monkeypatch.setattr(support, "undoes_escapes", lambda *_arguments: False)
+    member = tarfile.TarInfo("marked")
+    member.pax_headers = {"SCHILY.xattr.trusted.overlay.opaque": "y"}
+    tar = io.BytesIO()
+    with tarfile.open(fileobj=tar, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(member)
+    driver.create("layer", "base")
+    with pytest.raises(errors.UnsupportedEntry, match="overlay") as caught:
+        driver.apply("layer", io.BytesIO(tar.getvalue()))
+
+    assert caught.value.member == "marked"
+
+
+def test_a_kernel_is_asked_only_about_marks(driver: OverlayDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A layer without overlay's own xattrs costs no trial mount."""
+
+    def asked(*_arguments: object) -> bool:
+        raise AssertionError
+
+    monkeypatch.setattr(support, "undoes_escapes", asked)
+    driver.create("layer", "base")
+
+    assert driver.apply("layer", io.BytesIO(bytes(1024))).entries == 0
 
 
 def test_whiteouts_do_not_count(driver: OverlayDriver) -> None:
