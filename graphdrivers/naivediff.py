@@ -65,6 +65,22 @@ def listed(found: Iterator[Difference]) -> Iterator[Change]:
     return iter([Change("/" + os.fsdecode(path), kind) for path, kind in sorted(changed.items())])
 
 
+def used(found: Iterator[Difference]) -> Usage:
+    """Measure what the upper side of differences holds, each inode once, the root not."""
+    seen: set[tuple[int, int]] = set()
+    size = disk = 0
+    for difference in found:
+        if difference.upper is None or not difference.path:
+            continue
+        status = difference.upper.stat
+        inode = (status.st_dev, status.st_ino)
+        if inode not in seen:
+            seen.add(inode)
+            size += status.st_size if stat.S_ISREG(status.st_mode) else 0
+            disk += status.st_blocks * 512
+    return Usage(size, len(seen), disk)
+
+
 def changes(driver: Driver, layer: str) -> Iterator[Change]:
     """Give any driver's layer's changes the slow way, for comparison with its own."""
     return listed(differences(driver, find_record(driver, layer)))
@@ -125,18 +141,7 @@ class NaiveDiff(Driver):
 
     def usage(self, layer: str) -> Usage:
         """Measure what differs from the parent, directories above it included, each inode once."""
-        seen: set[tuple[int, int]] = set()
-        size = disk = 0
-        for difference in self._differences(layer):
-            if difference.upper is None or not difference.path:
-                continue
-            status = difference.upper.stat
-            inode = (status.st_dev, status.st_ino)
-            if inode not in seen:
-                seen.add(inode)
-                size += status.st_size if stat.S_ISREG(status.st_mode) else 0
-                disk += status.st_blocks * 512
-        return Usage(size, len(seen), disk)
+        return used(self._differences(layer))
 
     def _differences(self, layer: str) -> Iterator[Difference]:
         return differences(self, self.record(layer), self.unchanged(layer))

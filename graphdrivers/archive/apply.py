@@ -103,6 +103,7 @@ class _Apply:
         self._hiding = Hiding(self._tree, self._attributes, target.dialect, layered=self._layered)
         self._room = limits.size if limits.size is not None else filesystems.free_bytes(target.root)
         self._skipped = 0
+        self._pseudo_links = False
         self._handlers = {
             entries.DIRECTORY: self._directory,
             entries.SYMLINK: self._symlink,
@@ -132,6 +133,8 @@ class _Apply:
 
     def finish(self) -> None:
         """Write what hides lower layers, then leave every directory as its last description says."""
+        if self._pseudo_links:
+            self._tree.clear(self.places.root, whiteouts.PSEUDO_LINKS)
         self._hiding.finish()
         self.places.close()
 
@@ -150,7 +153,7 @@ class _Apply:
             name = name[:-1]
         if b"/." in name or b"//" in name or name[:1] in _SUSPECT:
             name = clean(name)
-            if b".wh." in name and self._marker(name):
+            if b".wh." in name and self._marker(name, entry.kind):
                 return
         head, _, base = name.rpartition(b"/")
         if not name:
@@ -168,12 +171,19 @@ class _Apply:
             self._made.add(name)
             self._tree.touch(place.path)
 
-    def _marker(self, name: bytes) -> bool:
-        """Carry out a whiteout member, whatever its kind; False for an ordinary member."""
+    def _marker(self, name: bytes, kind: bytes) -> bool:
+        """Carry out a whiteout member, whatever its kind; False for a member to unpack.
+
+        That is an ordinary one, or a file that aufs kept for its other names:
+        those come as hard links to it, and at the end it goes.
+        """
         meaning, target = whiteouts.classify(name)
         if meaning is Meaning.ORDINARY:
             return False
         head = name.rpartition(b"/")[0]
+        if head == whiteouts.PSEUDO_LINKS and kind == entries.REGULAR:
+            self._pseudo_links = True
+            return False
         if meaning is Meaning.WHITEOUT:
             self._hiding.whiteout(head, target)
         elif meaning is Meaning.OPAQUE:

@@ -20,14 +20,14 @@ from graphdrivers.archive.attributes import Attributes
 from graphdrivers.archive.entries import Node
 from graphdrivers.archive.headers import HeaderRecorder
 from graphdrivers.archive.places import Place, Places, join
+from graphdrivers.archive.replicate import copy_node
 from graphdrivers.archive.union import Union
-from graphdrivers.linux import copying, trees
+from graphdrivers.linux import trees
 
 _MAX_LINKS = 40
 """Symbolic links followed in one name, as the kernel's own limit (path_resolution(7))."""
 
 _ALIASES = 4096
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class MergedTree:
@@ -258,27 +258,7 @@ class MergedTree:
     def _copy_up(self, real: bytes, name: bytes, node: Node) -> Place:
         """Copy a lower file into the layer, as link(2) on a union mount does."""
         place = self.parent(real)
-        facts = node.stat
-        if stat.S_ISREG(facts.st_mode):
-            target = os.open(name, _NEW, 0o600, dir_fd=place.fd)
-            try:
-                source = node.open()
-                try:
-                    copying.copy_file(source, target, facts.st_size)
-                finally:
-                    os.close(source)
-                mtime = self._attributes.copy(node, target)
-                os.utime(target, ns=(mtime, mtime))
-            finally:
-                os.close(target)
-            return place
-        if stat.S_ISLNK(facts.st_mode):
-            os.symlink(node.readlink(), name, dir_fd=place.fd)
-        else:
-            os.mknod(name, facts.st_mode, facts.st_rdev, dir_fd=place.fd)
-            os.chmod(name, stat.S_IMODE(facts.st_mode), dir_fd=place.fd)
-        self._attributes.own(name, facts.st_uid, facts.st_gid, place.fd)
-        os.utime(name, ns=(facts.st_mtime_ns, facts.st_mtime_ns), dir_fd=place.fd, follow_symlinks=False)
+        copy_node(node, place.fd, name, self._attributes)
         return place
 
     def touch(self, real: bytes) -> None:

@@ -9,13 +9,23 @@ directories*. The ``.wh.`` dialect follows OCI image-spec ``layer.md``.
 import errno
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from graphdrivers.archive.handles import Handle
-from graphdrivers.archive.whiteouts import OPAQUE_NAME, PREFIX, Dialect, whiteout_name
+from graphdrivers.archive.whiteouts import (
+    LONG_PREFIX,
+    NAME_MAX,
+    OPAQUE_NAME,
+    PREFIX,
+    RESERVED_PREFIX,
+    Dialect,
+    long_name,
+    whiteout_name,
+)
 from graphdrivers.linux import xattrs
 
 _ABSENT = {errno.ENODATA, errno.ENOTSUP}
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class Layer:
@@ -35,7 +45,7 @@ class Layer:
         Containers nested in overlay mounts write the latter, from Linux 6.7 on.
         """
         dialect = self.dialect
-        if not dialect.namespace:
+        if not dialect.devices:
             return False
         if status.st_size or not stat.S_ISREG(status.st_mode):
             return dialect.is_whiteout(status)
@@ -45,11 +55,14 @@ class Layer:
         """Say whether a ``.wh.`` marker in this directory deletes ``name`` from the layers below."""
         if not self.dialect.marker_names or name.startswith(PREFIX):
             return False
-        return self.handle.lstat(whiteout_name(name)) is not None
+        marker = whiteout_name(name)
+        if self.handle.lstat(marker) is None:
+            return False
+        return not marker.startswith(LONG_PREFIX) or _long(self.handle.fd(), marker) == name
 
     def mark(self, name: bytes, mark: str) -> bytes | None:
         """Return the value of one of overlay's private xattrs of an entry, or None."""
-        if not self.dialect.namespace:
+        if not self.dialect.devices:
             return None
         return read_mark(xattrs.at(self.handle.fd(), name), self.dialect.xattr(mark))
 
@@ -57,7 +70,7 @@ class Layer:
         """Say whether this directory is opaque, and where its redirect leads, if it has one."""
         if self.dialect.marker_names:
             return self.handle.lstat(OPAQUE_NAME) is not None, None
-        if not self.dialect.namespace:
+        if not self.dialect.devices:
             return False, None
         fd = self.handle.fd()
         names = _list_xattrs(fd)
@@ -197,6 +210,31 @@ class Search:
             self.name = target + suffix
         else:
             self.name = prefix + target + suffix
+
+
+def deleted_by(directory: int, markers: Iterable[bytes]) -> set[bytes]:
+    """Return the names that ``.wh.`` files delete, which are in an open directory."""
+    deleted = set()
+    for marker in markers:
+        if not marker.startswith(RESERVED_PREFIX):
+            deleted.add(marker[len(PREFIX) :])
+        elif marker.startswith(LONG_PREFIX):
+            deleted.add(_long(directory, marker) or b"")
+    return deleted - {b"", b".", b".."}
+
+
+def _long(directory: int, marker: bytes) -> bytes | None:
+    """Return the name that the marker of a long name deletes, or None where it is no such marker."""
+    try:
+        fd = os.open(marker, _FILE, dir_fd=directory)
+    except OSError as error:
+        if error.errno not in {errno.ELOOP, errno.ENXIO}:
+            raise
+        return None
+    try:
+        return long_name(marker, os.read(fd, NAME_MAX + 1)) if stat.S_ISREG(os.fstat(fd).st_mode) else None
+    finally:
+        os.close(fd)
 
 
 def read_mark(target: int | bytes, name: str) -> bytes | None:

@@ -18,8 +18,8 @@ import attrs
 from graphdrivers.archive.entries import Node
 from graphdrivers.archive.handles import OPEN_LIMIT, Handles
 from graphdrivers.archive.plain import PlainNode, by_name, read_directory
-from graphdrivers.archive.search import Hit, Layer, Search, read_mark
-from graphdrivers.archive.whiteouts import PREFIX, RESERVED_PREFIX, Dialect
+from graphdrivers.archive.search import Hit, Layer, Search, deleted_by, read_mark
+from graphdrivers.archive.whiteouts import PREFIX, Dialect
 
 _REMEMBERED = 512
 """Merged directories that a union keeps for `Union.directory`."""
@@ -152,7 +152,7 @@ class UnionNode(PlainNode):
         fd = super().open()
         dialect = self.layer.dialect
         try:
-            if self.bare or not dialect.namespace or read_mark(fd, dialect.xattr("metacopy")) is None:
+            if self.bare or not dialect.devices or read_mark(fd, dialect.xattr("metacopy")) is None:
                 return fd
         except OSError:
             os.close(fd)
@@ -270,7 +270,7 @@ class UnionDirectory:
         """Return what one layer says about names that no layer above it has ``decided``."""
         found: list[tuple[bytes, Node | None]] = []
         markers = []
-        marks = bool(layer.dialect.namespace)
+        marks = layer.dialect.devices
         marker_names = layer.dialect.marker_names
         for name, status in read_directory(layer.handle):
             if marker_names and name.startswith(PREFIX):
@@ -280,8 +280,7 @@ class UnionDirectory:
                 found.append((name, None if whiteout else UnionNode(name, status, layer, self)))
         if markers:
             present = {name for name, _ in found}
-            deleted = {name[len(PREFIX) :] for name in markers if not name.startswith(RESERVED_PREFIX)}
-            found.extend((name, None) for name in deleted - present - decided - {b"", b".", b".."})
+            found.extend((name, None) for name in deleted_by(layer.handle.fd(), markers) - present - decided)
         return found
 
 

@@ -9,7 +9,9 @@ Source: OCI image-spec ``layer.md``, heading *Whiteouts*; kernel
 directories* and *Nesting overlayfs mounts*.
 """
 
+import contextlib
 import enum
+import hashlib
 import os
 import stat
 
@@ -25,6 +27,15 @@ RESERVED_PREFIX = b".wh..wh."
 
 OPAQUE_NAME = b".wh..wh..opq"
 """Inside a directory: nothing of lower layers shows through it."""
+
+PSEUDO_LINKS = b".wh..wh.plnk"
+"""At a layer's root: where aufs keeps one name of each file whose other names it could not link yet."""
+
+LONG_PREFIX = b".wh..wh.long-"
+"""Begins the name of the marker that deletes a name too long for ``.wh.`` in front of it; see `whiteout_name`."""
+
+NAME_MAX = 255
+"""Longest name in bytes on the file systems of Linux (limits.h)."""
 
 WHITEOUT_DEVICE = os.makedev(0, 0)
 """Overlay's whiteout is a character device of this number."""
@@ -77,13 +88,27 @@ def classify(path: bytes) -> tuple[Meaning, bytes]:
 
 
 def whiteout_name(name: bytes) -> bytes:
-    """Return the ``.wh.`` name that deletes ``name``."""
-    return PREFIX + name
+    """Return the name of the marker file that deletes ``name`` in an aufs branch on disk.
+
+    Names of 252 to 255 bytes have no room for ``.wh.``. The marker of such a
+    one is named by its sha256 and holds the name; to other readers of the
+    dialect it is bookkeeping of aufs, which they skip.
+    """
+    if len(name) <= NAME_MAX - len(PREFIX):
+        return PREFIX + name
+    return LONG_PREFIX + hashlib.sha256(name).hexdigest().encode()
+
+
+def long_name(marker: bytes, content: bytes) -> bytes | None:
+    """Return the name that a marker named ``.wh..wh.long-*`` deletes, or None where its content does not fit it."""
+    if whiteout_name(content) != marker or len(content) > NAME_MAX or b"/" in content or b"\0" in content:
+        return None
+    return content
 
 
 @attrs.frozen
 class Dialect:
-    """How one directory tree writes down whiteouts; take one of the four constants below."""
+    """How one directory tree writes down whiteouts; take one of the constants below."""
 
     title: str
     """What people call it."""
@@ -92,15 +117,22 @@ class Dialect:
     """Names beginning with ``.wh.`` are marks, never content."""
 
     namespace: str = ""
-    """Prefix of overlay's private xattrs, with its final dot; empty where char device 0:0 is only a device."""
+    """Prefix of overlay's private xattrs, with its final dot; content of such names is stored escaped."""
+
+    devices: bool = False
+    """Overlay's own marks act: a char device 0:0 is a whiteout, private xattrs say what a directory is."""
 
     def is_whiteout(self, status: os.stat_result) -> bool:
         """Say whether this ``lstat`` is that of overlay's whiteout device."""
-        return bool(self.namespace) and stat.S_ISCHR(status.st_mode) and status.st_rdev == WHITEOUT_DEVICE
+        return self.devices and stat.S_ISCHR(status.st_mode) and status.st_rdev == WHITEOUT_DEVICE
 
     def is_marker(self, name: bytes) -> bool:
         """Say whether ``name`` is a mark in this dialect and so never content."""
         return self.marker_names and name.startswith(PREFIX)
+
+    def is_mark(self, name: bytes, status: os.stat_result) -> bool:
+        """Say whether an entry, by its name and ``lstat``, is a mark and so never content."""
+        return self.is_marker(name) or self.is_whiteout(status)
 
     def xattr(self, mark: str) -> str:
         """Return the name of overlay's private xattr ``mark`` (``opaque``, ``redirect``, ``metacopy``...)."""
@@ -143,28 +175,36 @@ class Dialect:
         """Delete ``name`` of lower layers in an open directory; the name must be free.
 
         Raises:
-            OSError: ``EPERM`` where device nodes may not be made, ``ENAMETOOLONG``
-                for a ``.wh.`` name of a name over 251 bytes, ``EINVAL`` for a
-                tree without whiteouts.
+            OSError: ``EPERM`` where device nodes may not be made, ``EINVAL`` for
+                a tree without whiteouts.
         """
-        if self.namespace:
+        if self.devices:
             os.mknod(name, stat.S_IFCHR, WHITEOUT_DEVICE, dir_fd=directory)
-        else:
-            self._write_marker(directory, whiteout_name(name))
+            return
+        marker = whiteout_name(name)
+        self._write_marker(directory, marker, name if marker.startswith(LONG_PREFIX) else b"")
 
     def write_opaque(self, directory: int) -> None:
         """Hide everything that lower layers hold in this open directory. Idempotent."""
-        if self.namespace:
+        if self.devices:
             os.setxattr(directory, self.xattr("opaque"), b"y")
         else:
-            self._write_marker(directory, OPAQUE_NAME)
+            self._write_marker(directory, OPAQUE_NAME, b"")
 
-    def _write_marker(self, directory: int, name: bytes) -> None:
+    def _write_marker(self, directory: int, name: bytes, content: bytes) -> None:
         if not self.marker_names:
             raise OSError(22, f"{self.title} has no whiteouts", os.fsdecode(name))
+        if content:  # one that was cut short says nothing, and must not stay
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=directory)
         flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         # 0444 as aufs makes them
-        os.close(os.open(name, flags, 0o444, dir_fd=directory))
+        fd = os.open(name, flags, 0o444, dir_fd=directory)
+        try:
+            if content:
+                os.write(fd, content)
+        finally:
+            os.close(fd)
 
 
 PLAIN = Dialect("a plain tree")
@@ -173,8 +213,20 @@ PLAIN = Dialect("a plain tree")
 AUFS = Dialect("aufs", marker_names=True)
 """``.wh.`` files on disk: aufs branches, and a layer tar unpacked as it is."""
 
-OVERLAY = Dialect("overlay", namespace="trusted.overlay.")
+AUFS_ESCAPED = Dialect("aufs for overlay", marker_names=True, namespace="trusted.overlay.")
+"""The same in a directory that an overlay mount is made of: xattrs named as overlay's own are stored escaped."""
+
+AUFS_ESCAPED_USER = Dialect("aufs for overlay with user xattrs", marker_names=True, namespace="user.overlay.")
+"""The same for overlays with ``userxattr``."""
+
+PLAIN_ESCAPED = Dialect("aufs for overlay, without whiteouts", namespace="trusted.overlay.")
+"""A layer of `AUFS_ESCAPED` that is known to hold no ``.wh.`` names, so that nobody looks for them."""
+
+PLAIN_ESCAPED_USER = Dialect("aufs for overlay with user xattrs, without whiteouts", namespace="user.overlay.")
+"""A layer of `AUFS_ESCAPED_USER` that is known to hold no ``.wh.`` names."""
+
+OVERLAY = Dialect("overlay", namespace="trusted.overlay.", devices=True)
 """Kernel overlayfs as root mounts it."""
 
-OVERLAY_USER = Dialect("overlay with user xattrs", namespace="user.overlay.")
+OVERLAY_USER = Dialect("overlay with user xattrs", namespace="user.overlay.", devices=True)
 """Kernel overlayfs with ``userxattr``, as user namespaces mount it (Linux 5.11 on)."""

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 
 from graphdrivers import errors
 from graphdrivers.backends import layerdirs
-from graphdrivers.linux import copying
-from graphdrivers.model import Capabilities
+from graphdrivers.linux import copying, mounts
+from graphdrivers.model import Capabilities, Mount
 
 _STRANGERS = (0, 65534)
 """Users and groups: a process is at most one of them."""
@@ -74,6 +74,18 @@ def tried(folder: str) -> Capabilities:
         )
     finally:
         os.close(fd)
+
+
+def views_are_readonly(folder: str) -> bool:
+    """Say whether a read-only view of a plain directory keeps this process from writing to it."""
+    with mounts.opened((Mount("bind", folder, readonly=True),)) as view:
+        try:
+            os.mkdir("written", dir_fd=view)
+        except OSError as error:
+            if error.errno != errno.EROFS:
+                raise
+            return True
+        return False
 
 
 def _allowed(attempt: Callable[[], object]) -> bool:

@@ -37,7 +37,7 @@ VERSION = 1
 
 _LABEL_MAX = 255
 
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 """Names in which the mount table escapes nothing."""
 
 
@@ -80,6 +80,13 @@ def recorded_options(home: str, driver: str) -> dict[str, str] | None:
     return {str(key): str(value) for key, value in options.items()}
 
 
+def describe_home(home: str, driver: str, options: Mapping[str, str], *, lasting: bool = True) -> None:
+    """Write ``driver.json``. Atomic, and durable where it is to be ``lasting``."""
+    text = json.dumps({"version": VERSION, "driver": driver, "options": dict(options)}, indent=1)
+    with directory(home) as opened:
+        durable.write_atomic(opened, "driver.json", text.encode(), durable=lasting)
+
+
 class LayerDirs:
     """The layers of one home. Every verb reads the disk: other processes work here too."""
 
@@ -96,9 +103,7 @@ class LayerDirs:
         for folder in (home, self._layers, self._tmp):
             make_private(folder)
         if recorded_options(home, driver) is None:
-            text = json.dumps({"version": VERSION, "driver": driver, "options": dict(options)}, indent=1)
-            with directory(home) as opened:
-                durable.write_atomic(opened, "driver.json", text.encode())
+            describe_home(home, driver, options)
 
     def path(self, layer: str, *parts: str) -> str:
         """Give the path of something in a layer's folder, the name checked."""
@@ -221,7 +226,7 @@ class LayerDirs:
         carry the folder as their source (see `label`).
         """
         folder = self.path(layer)
-        if _PLAIN_NAME.fullmatch(layer) and not _in_mount_table(f"/layers/{layer}", label(folder)):
+        if PLAIN_NAME.fullmatch(layer) and not in_mount_table(f"/layers/{layer}", label(folder)):
             return ""
         inside = os.path.realpath(folder) + "/"
         users = mountinfo.users_of(os.path.join(folder, tree))
@@ -246,7 +251,7 @@ class LayerDirs:
             delete(self._tmp, name)
 
 
-def _in_mount_table(*texts: str) -> bool:
+def in_mount_table(*texts: str) -> bool:
     """Search the unparsed mount table: a quick no, where parsing would cost a millisecond per hundred mounts."""
     with open("/proc/self/mountinfo", "rb", buffering=1 << 16) as file:
         table = file.read()

@@ -5,11 +5,9 @@ share blocks between files (btrfs, xfs), a copy takes no space but its inodes.
 
 A layer's folder holds ``root`` (the whole tree) and, over a parent,
 ``baseline``: which inodes the copy made and when they last changed (ctime),
-which proves files unchanged without reading them. A user cannot set ctime.
+which proves files unchanged without reading them (see ``baseline``).
 """
 
-import array
-import errno
 import os
 import stat
 from collections.abc import Iterator, Mapping
@@ -22,8 +20,8 @@ from graphdrivers.archive.apply import Target, apply
 from graphdrivers.archive.entries import Node
 from graphdrivers.archive.equality import Proof
 from graphdrivers.archive.whiteouts import PLAIN
-from graphdrivers.backends import abilities, layerdirs, reserved, roots
-from graphdrivers.linux import copying, mounts
+from graphdrivers.backends import abilities, baseline, layerdirs, reserved, roots
+from graphdrivers.linux import copying
 from graphdrivers.model import Applied, LayerRecord, LayerSpec, Limits, Mount, Progress, Support
 from graphdrivers.naivediff import NaiveDiff
 
@@ -31,8 +29,6 @@ NAME = "vfs"
 
 _ROOT = "root"
 _BASELINE = "baseline"
-_MAGIC = b"vfs-baseline-1\n\0"
-"""A multiple of eight bytes: behind it come pairs of 64-bit numbers in the machine's byte order."""
 
 
 class VfsDriver(NaiveDiff):
@@ -54,7 +50,7 @@ class VfsDriver(NaiveDiff):
         layerdirs.recorded_options(home, NAME)
         with abilities.scratch(NAME, home) as folder:
             found = abilities.tried(folder)
-            views = _views_are_readonly(folder)
+            views = abilities.views_are_readonly(folder)
         capabilities = attrs.evolve(
             found, mount_free=True, readonly_views=views, rename_directories=True, hard_links_across_layers=True
         )
@@ -151,7 +147,7 @@ class VfsDriver(NaiveDiff):
 
     def unchanged(self, layer: str) -> Proof:
         """Give the proof that a file is the untouched copy of its parent's; see `naivediff.NaiveDiff.unchanged`."""
-        proven = _read_baseline(self._dirs.path(layer, _BASELINE))
+        proven = baseline.read(self._dirs.path(layer, _BASELINE))
 
         def is_copy(_lower: Node, upper: Node) -> bool:
             status = upper.stat
@@ -165,43 +161,9 @@ def _refuse_options(options: Mapping[str, str]) -> None:
         raise errors.InvalidOption(NAME, key, "it is unknown; this driver has none")
 
 
-def _views_are_readonly(folder: str) -> bool:
-    with mounts.opened((Mount("bind", folder, readonly=True),)) as view:
-        try:
-            os.mkdir("written", dir_fd=view)
-        except OSError as error:
-            if error.errno != errno.EROFS:
-                raise
-            return True
-        return False
-
-
-def _copy(parent: str, root: str, baseline: str) -> None:
-    """Copy a tree and write down which copies can be told from changed ones later.
-
-    A file that changes within the same tick of the file system's clock as its
-    copy was made keeps its ctime, so copies as young as the last tick are left
-    out and will be compared by content (git's rule for a *racily clean* index
-    entry). The tick is read from a file made after the copy: the same clock and
-    the same granularity as the ctimes have.
-    """
+def _copy(parent: str, root: str, record: str) -> None:
+    """Copy a tree and write down which copies can be told from changed ones later."""
     made: list[tuple[int, int]] = []
     with layerdirs.directory(parent) as source, layerdirs.directory(root) as target:
         copying.copy_tree(source, target, record=lambda inode, ctime: made.append((inode, ctime)))
-    with open(baseline, "xb") as file:
-        tick = os.fstat(file.fileno()).st_ctime_ns
-        file.write(_MAGIC)
-        array.array("Q", [number for pair in made if 0 <= pair[1] < tick for number in pair]).tofile(file)
-
-
-def _read_baseline(path: str) -> set[tuple[int, int]]:
-    """Read the proven copies; an unknown format proves nothing."""
-    try:
-        with open(path, "rb") as file:
-            magic, pairs = file.read(len(_MAGIC)), file.read()
-    except FileNotFoundError:
-        return set()
-    if magic != _MAGIC or len(pairs) % 16:
-        return set()
-    numbers = array.array("Q", pairs)
-    return set(zip(numbers[::2], numbers[1::2], strict=True))
+    baseline.write(record, made)

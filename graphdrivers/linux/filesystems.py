@@ -53,6 +53,12 @@ _BUFFER = 512
 """More bytes than ``struct statfs`` has anywhere; its first word is the type."""
 
 
+def is_known(name: str) -> bool:
+    """Say whether the kernel has a file system of this type now. Source: proc_filesystems(5)."""
+    with open("/proc/filesystems", encoding="ascii") as file:
+        return any(line.split()[-1] == name for line in file)
+
+
 def fs_type(target: int | str | bytes) -> str:
     """Name the type of the file system at an open file or a path; an unknown one by its number (``0x1234``)."""
     buffer = (ctypes.c_long * (_BUFFER // ctypes.sizeof(ctypes.c_long)))()

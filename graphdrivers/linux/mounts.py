@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 import attrs
 
 from graphdrivers.errors import SyscallError
-from graphdrivers.linux import legacy_mount, mountapi, probe, resolve
+from graphdrivers.linux import aufs_mount, legacy_mount, mountapi, probe, resolve
 from graphdrivers.linux.libc import AT_FDCWD, c_string
 from graphdrivers.model import Mount
 
@@ -103,7 +103,9 @@ def detach(target: str, *, lazy: bool = False) -> None:
 
 
 def _by_descriptor(mount: Mount) -> bool:
-    """Tell whether the new mount API can do this one here."""
+    """Tell whether the new mount API can do this one here; aufs is mounted in several steps by the old one."""
+    if mount.type == aufs_mount.TYPE:
+        return False
     return probe.has_lowerdir_append() if mount.type == "overlay" else probe.has_new_mount_api()
 
 

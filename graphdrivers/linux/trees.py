@@ -120,12 +120,12 @@ class DirStack:
             level.fd = -1
 
 
-def usage(dir_fd: int, ignore: Callable[[os.stat_result], bool] | None = None) -> tuple[int, int, int]:
+def usage(dir_fd: int, ignore: Callable[[bytes, os.stat_result], bool] | None = None) -> tuple[int, int, int]:
     """Measure what is below a directory, each inode once, the directory itself not.
 
     Args:
         dir_fd: an open directory.
-        ignore: tells by its ``lstat`` whether an entry does not count (a whiteout).
+        ignore: tells by its name and ``lstat`` whether an entry does not count (a whiteout).
 
     Returns:
         Sum of the apparent sizes of regular files in bytes, number of inodes,
@@ -133,12 +133,12 @@ def usage(dir_fd: int, ignore: Callable[[os.stat_result], bool] | None = None) -
     """
     total = inodes = blocks = 0
     seen: set[tuple[int, int]] = set()
-    for status in _walk(dir_fd):
+    for name, status in _walk(dir_fd):
         if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
             if (status.st_dev, status.st_ino) in seen:
                 continue
             seen.add((status.st_dev, status.st_ino))
-        if ignore is not None and ignore(status):
+        if ignore is not None and ignore(name, status):
             continue
         inodes += 1
         blocks += status.st_blocks
@@ -147,17 +147,18 @@ def usage(dir_fd: int, ignore: Callable[[os.stat_result], bool] | None = None) -
     return total, inodes, blocks * 512
 
 
-def _walk(dir_fd: int) -> Iterator[os.stat_result]:
-    """Give the ``lstat`` of everything below a directory."""
+def _walk(dir_fd: int) -> Iterator[tuple[bytes, os.stat_result]]:
+    """Give name and ``lstat`` of everything below a directory."""
     with DirStack(dir_fd) as stack:
         pending: list[list[bytes]] = []
         names: list[bytes] = []
         while True:
             with os.scandir(stack.fd) as entries:
                 for entry in entries:
-                    yield entry.stat(follow_symlinks=False)
+                    name = os.fsencode(entry.name)
+                    yield name, entry.stat(follow_symlinks=False)
                     if entry.is_dir(follow_symlinks=False):
-                        names.append(os.fsencode(entry.name))
+                        names.append(name)
             pending.append(names)
             while not pending[-1]:
                 pending.pop()

@@ -134,7 +134,7 @@ def test_usage_ignores_what_it_is_told(directory: int, tmp_path: pathlib.Path) -
         (tmp_path / name).write_text(name)
     os.link(tmp_path / "one", tmp_path / "one again")
 
-    assert trees.usage(directory, lambda status: status.st_nlink == 2)[:2] == (3, 1)
+    assert trees.usage(directory, lambda _name, status: status.st_nlink == 2)[:2] == (3, 1)
 
 
 def test_remove(directory: int, tmp_path: pathlib.Path) -> None:

@@ -22,7 +22,7 @@ from graphdrivers.backends import layerdirs, reserved, roots
 from graphdrivers.backends.overlay import layout
 from graphdrivers.backends.overlay import options as choices
 from graphdrivers.backends.overlay import support as trials
-from graphdrivers.backends.overlay.escapes import EscapeWatch
+from graphdrivers.backends.watch import Watch
 from graphdrivers.driver import Driver
 from graphdrivers.linux import mounts, trees
 from graphdrivers.model import (
@@ -108,7 +108,7 @@ class OverlayDriver(Driver):
         self._refuse_mounted(layer)
         with contextlib.ExitStack() as stack:
             root = stack.enter_context(layerdirs.directory(self._dirs.path(layer, layout.DIFF)))
-            dialect = EscapeWatch.over(self._dialect, self._undoes_escapes)
+            dialect = Watch.over(self._dialect, self._undoes_escapes)
             again = bool(os.listdir(root))
             if again:
                 lowers = [self._dirs.path(ancestor) for ancestor in ancestors] or [self._nothing()]
@@ -135,7 +135,7 @@ class OverlayDriver(Driver):
         """Measure the upper directory."""
         self._dirs.read(layer)
         with layerdirs.directory(self._dirs.path(layer, layout.DIFF)) as root:
-            return Usage(*trees.usage(root, self._dialect.is_whiteout))
+            return Usage(*trees.usage(root, self._dialect.is_mark))
 
     def layers(self) -> Iterator[LayerRecord]:
         """Read the ``layer.json`` of every layer."""

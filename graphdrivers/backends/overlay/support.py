@@ -106,13 +106,11 @@ def _try_stack(folder: str, settings: Settings) -> bool:
     os.setxattr(os.path.join(changed, "marked"), dialect.escape(dialect.xattr("opaque")), b"y")
     os.rmdir(os.path.join(top, layout.DIFF, "hidden"))
     (plan,) = layout.writable(top, [middle, bottom], settings)
-    # Else the unmount writes all dirty pages of the file system below to disk, ours or not.
-    unsynced = attrs.evolve(plan, options=(*plan.options, ("volatile", None)))
     try:
-        with _mounted(unsynced, plan) as merged:
+        with mounted_unsynced(plan) as merged:
             return _use(merged, os.path.join(top, layout.DIFF), dialect, folder)
     except OSError as error:
-        raise _explained(error, folder) from error
+        raise explained(NAME, error, folder) from error
 
 
 def _without_whiteouts(folder: str) -> errors.DriverUnavailable:
@@ -128,19 +126,20 @@ def _without_whiteouts(folder: str) -> errors.DriverUnavailable:
 
 
 @contextlib.contextmanager
-def _mounted(*plans: Mount) -> Iterator[int]:
-    """Open the first of several plans that the kernel takes: an unknown option is ``EINVAL``."""
+def mounted_unsynced(plan: Mount) -> Iterator[int]:
+    """Open an overlay whose unmount need not be durable (Linux 5.10; before, it is all the same).
+
+    Else the unmount writes all dirty pages of the file system below to disk, ours or not.
+    """
+    unsynced = attrs.evolve(plan, options=(*plan.options, ("volatile", None)))
     with contextlib.ExitStack() as stack:
-        for plan in plans[:-1]:
-            try:
-                merged = stack.enter_context(mounts.opened((plan,)))
-            except OSError as error:
-                if error.errno != errno.EINVAL:
-                    raise
-            else:
-                yield merged
-                return
-        yield stack.enter_context(mounts.opened(plans[-1:]))
+        try:
+            merged = stack.enter_context(mounts.opened((unsynced,)))
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # what an unknown option is
+                raise
+            merged = stack.enter_context(mounts.opened((plan,)))
+        yield merged
 
 
 def _use(merged: int, upper: str, dialect: Dialect, folder: str) -> bool:
@@ -157,13 +156,13 @@ def _use(merged: int, upper: str, dialect: Dialect, folder: str) -> bool:
     return dialect.xattr("opaque") in os.listxattr(os.path.join(root, "marked"))
 
 
-def _explained(error: OSError, folder: str) -> errors.DriverUnavailable:
+def explained(driver: str, error: OSError, folder: str) -> errors.DriverUnavailable:
     """Turn the errno of a refused overlay mount into a reason and a fix."""
     if error.errno == errno.ENODEV:
-        return errors.NotSupported(NAME, "this kernel has no overlayfs", "load it: modprobe overlay")
+        return errors.NotSupported(driver, "this kernel has no overlayfs", "load it: modprobe overlay")
     if error.errno in {errno.EPERM, errno.EACCES}:
         return errors.PrerequisiteMissing(
-            NAME,
+            driver,
             f"the kernel refuses the mount ({error})",
             "run as root; in a user namespace this needs Linux 5.11 and no seccomp filter against mounts",
         )
