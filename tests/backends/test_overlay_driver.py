@@ -196,33 +196,6 @@ def test_a_layer_takes_its_parents_root(driver: OverlayDriver, tmp_path: pathlib
     assert set(os.listxattr(child)) == {"trusted.note", "trusted.overlay.overlay.opaque"}
 
 
-def test_marks_are_refused_where_no_mount_shows_them(driver: OverlayDriver, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A kernel that does not undo escapes gets no layer with overlay's own xattrs, and the refusal names the member."""
-    monkeypatch.setattr(support, "undoes_escapes", lambda *_arguments: False)
-    member = tarfile.TarInfo("marked")
-    member.pax_headers = {"SCHILY.xattr.trusted.overlay.opaque": "y"}
-    tar = io.BytesIO()
-    with tarfile.open(fileobj=tar, mode="w", format=tarfile.PAX_FORMAT) as archive:
-        archive.addfile(member)
-    driver.create("layer", "base")
-    with pytest.raises(errors.UnsupportedEntry, match="overlay") as caught:
-        driver.apply("layer", io.BytesIO(tar.getvalue()))
-
-    assert caught.value.member == "marked"
-
-
-def test_a_kernel_is_asked_only_about_marks(driver: OverlayDriver, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A layer without overlay's own xattrs costs no trial mount."""
-
-    def asked(*_arguments: object) -> bool:
-        raise AssertionError
-
-    monkeypatch.setattr(support, "undoes_escapes", asked)
-    driver.create("layer", "base")
-
-    assert driver.apply("layer", io.BytesIO(bytes(1024))).entries == 0
-
-
 def test_whiteouts_do_not_count(driver: OverlayDriver) -> None:
     """Usage is that of the upper directory without its whiteouts."""
     driver.create("layer", "base")
