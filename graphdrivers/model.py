@@ -206,7 +206,11 @@ class Capabilities:
     """``mounts`` of a writable layer is one plain directory: no mount, no privilege."""
 
     ownership: bool = False
-    """Owners of files are kept; else all files belong to the caller and ``Applied.notes`` says how many did not."""
+    """Files have their owners; else all belong to the caller, and ``Applied.notes`` says how many should not."""
+
+    recorded_owners: bool = False
+    """Owners that this process cannot set are recorded beside the file (an xattr) and given back by ``diff`` and
+    ``changes``; the mounted tree shows the caller's."""
 
     devices: bool = False
     """Device nodes can be stored."""

@@ -97,6 +97,7 @@ class _Apply:
         self._attributes = Attributes(target.dialect, target.capabilities)
         self._uid = self._attributes.uid
         self._touchy = self._attributes.touchy
+        self._regarded, self._enough = self._attributes.regarded, self._attributes.enough
         self._layered = target.lower is not None
         self._made: set[bytes] | None = None if self._layered or _is_empty(target.root) else set()
         self._tree = MergedTree(self.places, self._attributes, target.lower, self._made, recorder)
@@ -210,7 +211,12 @@ class _Apply:
             elif content and os.write(fd, content) != len(content):
                 os.lseek(fd, 0, os.SEEK_SET)
                 _write_all(fd, content, 0)
-            if entry.uid != self._uid or entry.gid != place.gid or entry.xattrs or mode & self._touchy:
+            if (
+                entry.uid != self._uid
+                or entry.gid != place.gid
+                or entry.xattrs
+                or mode & self._regarded != self._enough
+            ):
                 self._attributes.dress_file(fd, entry, place.gid)
             os.utime(fd, ns=(entry.mtime, entry.mtime))
         finally:

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 
 from graphdrivers import errors
+from graphdrivers.archive import owners
 from graphdrivers.backends import layerdirs
 from graphdrivers.linux import copying, mounts
 from graphdrivers.model import Capabilities, Mount
@@ -74,6 +75,13 @@ def tried(folder: str) -> Capabilities:
         )
     finally:
         os.close(fd)
+
+
+def notes_on_owners(can: Capabilities) -> list[str]:
+    """Say for people what becomes of owners that this process cannot give to files."""
+    if can.recorded_owners:
+        return [f"all files belong to the caller; {owners.XATTR} records the owners of files and directories"]
+    return [] if can.ownership else ["all files belong to the caller: giving them away needs root"]
 
 
 def views_are_readonly(folder: str) -> bool:

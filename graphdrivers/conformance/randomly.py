@@ -45,6 +45,8 @@ class _Source:
 
     def __init__(self, bench: Workbench, dice: random.Random) -> None:
         self._can = bench.can
+        self._kept = 0o700 if bench.bound else 0
+        """Permissions that nothing loses: the next edit could not be done."""
         self._dice = dice
         self._draws: list[Callable[[Mapping[str, Item]], edits.Edit | None]] = [
             self._create,
@@ -80,7 +82,7 @@ class _Source:
     def _create(self, tree: Mapping[str, Item]) -> edits.Edit | None:
         path = self._free(tree)
         modes = [0o644, 0o4755, 0o600, 0o444]
-        return edits.Create(path, self._content(), self._dice.choice(modes)) if path else None
+        return edits.Create(path, self._content(), self._dice.choice(modes) | self._kept) if path else None
 
     def _content(self) -> bytes:
         return self._dice.randbytes(self._dice.choice([0, 1, 1, 100, 5000]))
@@ -94,8 +96,11 @@ class _Source:
         return edits.Write(path, self._content()) if path else None
 
     def _remove(self, tree: Mapping[str, Item]) -> edits.Edit | None:
+        """Choose a path; one with much below it seldom, or little would ever be left to go wrong."""
         fit = [path for path in tree if path != "."]
-        return edits.Remove(self._dice.choice(fit)) if fit else None
+        path = self._dice.choice(fit) if fit else ""
+        below = sum(other.startswith(f"{path}/") for other in tree)
+        return edits.Remove(path) if path and not self._dice.randrange(1 + below) else None
 
     def _rename(self, tree: Mapping[str, Item]) -> edits.Edit | None:
         kinds = [stat.S_IFREG, stat.S_IFLNK, stat.S_IFIFO]
@@ -107,7 +112,7 @@ class _Source:
 
     def _chmod(self, tree: Mapping[str, Item]) -> edits.Edit | None:
         path = self._taken(tree, stat.S_IFREG, stat.S_IFDIR, stat.S_IFIFO)
-        return edits.Chmod(path, self._dice.choice([0o755, 0o711, 0o640, 0o2755])) if path else None
+        return edits.Chmod(path, self._dice.choice([0o755, 0o711, 0o640, 0o2755]) | self._kept) if path else None
 
     def _link(self, tree: Mapping[str, Item]) -> edits.Edit | None:
         path, new = self._taken(tree, stat.S_IFREG), self._free(tree)

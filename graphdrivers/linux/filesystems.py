@@ -3,6 +3,7 @@
 import ctypes
 import errno
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -71,8 +72,13 @@ def fs_type(target: int | str | bytes) -> str:
 
 
 def free_bytes(fd: int) -> int:
-    """Give the bytes that the caller can still write to the file system."""
+    """Give the bytes that the caller can still write to the file system; a huge number where it does not count them.
+
+    Source: statfs(2): what does not apply to a file system (ramfs, tmpfs without a size) is 0.
+    """
     usage = os.fstatvfs(fd)
+    if not usage.f_blocks:
+        return sys.maxsize
     return usage.f_bavail * usage.f_frsize
 
 

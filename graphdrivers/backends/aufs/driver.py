@@ -20,7 +20,6 @@ from graphdrivers.archive.apply import Target, apply
 from graphdrivers.archive.entries import Difference
 from graphdrivers.archive.plain import EmptyTree
 from graphdrivers.archive.produce import produce
-from graphdrivers.archive.whiteouts import PLAIN
 from graphdrivers.backends import layerdirs, roots
 from graphdrivers.backends.aufs import support as trials
 from graphdrivers.backends.aufs.engine import Engine, Forms
@@ -52,9 +51,10 @@ class AufsDriver(Driver):
     def __init__(self, home: str, options: Mapping[str, str], support: Support) -> None:
         """Open ``home``; see `driver.Driver`."""
         super().__init__(home, options, support)
-        settings = trials.settings_for(home, options)
-        self._dirs = AufsDirs(home, self.name, settings.lasting())
-        forms = Forms.of(user_xattrs=settings.user_xattrs)
+        settings = trials.settings_for(self.name, home, options)
+        recorded = support.capabilities.recorded_owners
+        self._dirs = AufsDirs(home, self.name, settings.lasting(recorded=recorded))
+        forms = Forms.of(user_xattrs=settings.user_xattrs, recorded=recorded)
         self._engines: dict[str, Engine] = {
             engine.name: engine(self._dirs, forms, support.capabilities) for engine in trials.ENGINES
         }
@@ -64,7 +64,7 @@ class AufsDriver(Driver):
     @classmethod
     def probe(cls, home: str, options: Mapping[str, str]) -> Support:
         """Let one engine after the other live through a toy stack; see `driver.Driver.probe`."""
-        return trials.probed(home, options)
+        return trials.probed(cls.name, home, options)
 
     def create(self, layer: str, parent: str | None = None, spec: LayerSpec = LayerSpec()) -> None:
         """Create an empty directory; cost independent of the parent's content."""
@@ -75,10 +75,11 @@ class AufsDriver(Driver):
         with self._dirs.making(layer, ancestry, Phase(self._engine.name, "live")) as folder:
             diff = os.path.join(folder, DIFF)
             if parent is None:
-                roots.make_root(diff, ownership=ownership)
+                roots.make_root(diff, ownership=ownership, dialect=self._engine.forms.rest)
             else:
                 # Every layer's root got the merged root's attributes when it was created.
-                roots.make_root_like(diff, self._dirs.diff(parent), ownership=ownership)
+                above = self._dirs.diff(parent)
+                roots.make_root_like(diff, above, ownership=ownership, dialect=self._engine.forms.rest)
 
     def seal(self, layer: str) -> None:
         """Bring the layer to rest and set a mark file."""
@@ -122,7 +123,7 @@ class AufsDriver(Driver):
                 return applied
         self._dirs.mark(layer, ESCAPES)  # what the mount will escape cannot be seen
         with mounts.opened(self._suitable(layer, ancestors).writable(layer, ancestors)) as merged:
-            target = Target(merged, PLAIN, None, capabilities)
+            target = Target(merged, self._engine.forms.plain, None, capabilities)
             applied = apply(tar, target, headers=headers, limits=limits, progress=progress)
         self._rest(layer)
         return applied

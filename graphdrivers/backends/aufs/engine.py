@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import attrs
 
+from graphdrivers.archive import owners
 from graphdrivers.archive.compare import compare_layer
 from graphdrivers.archive.entries import Difference
 from graphdrivers.archive.plain import EmptyTree
@@ -17,11 +18,12 @@ from graphdrivers.archive.whiteouts import (
     AUFS_ESCAPED_USER,
     OVERLAY,
     OVERLAY_USER,
+    PLAIN,
     PLAIN_ESCAPED,
     PLAIN_ESCAPED_USER,
     Dialect,
 )
-from graphdrivers.backends import layerdirs
+from graphdrivers.backends import layerdirs, reserved
 from graphdrivers.backends.aufs import phases
 from graphdrivers.backends.aufs.home import ESCAPES, MARKED, AufsDirs
 from graphdrivers.backends.aufs.phases import Phase
@@ -40,13 +42,20 @@ class Forms:
     unmarked: Dialect
     """At rest, without any ``.wh.`` names."""
     overlay: Dialect
+    """What the kernel writes and undoes; recorded owners are not its business."""
+    live: Dialect
+    """The same, as it is read."""
+    plain: Dialect
+    """A merged tree."""
 
     @classmethod
-    def of(cls, *, user_xattrs: bool) -> "Forms":
-        """Take the forms for marks in ``user.overlay.*`` or in ``trusted.overlay.*``."""
+    def of(cls, *, user_xattrs: bool, recorded: bool) -> "Forms":
+        """Take the forms for marks in ``user.overlay.*`` or in ``trusted.overlay.*``, and for recorded owners."""
+        rest, unmarked, overlay = AUFS_ESCAPED, PLAIN_ESCAPED, OVERLAY
         if user_xattrs:
-            return cls(AUFS_ESCAPED_USER, PLAIN_ESCAPED_USER, OVERLAY_USER)
-        return cls(AUFS_ESCAPED, PLAIN_ESCAPED, OVERLAY)
+            rest, unmarked, overlay = AUFS_ESCAPED_USER, PLAIN_ESCAPED_USER, OVERLAY_USER
+        read = [attrs.evolve(dialect, records_owners=recorded) for dialect in (rest, unmarked, overlay, PLAIN)]
+        return cls(read[0], read[1], overlay, read[2], read[3])
 
 
 class Engine(abc.ABC):
@@ -122,6 +131,13 @@ class Engine(abc.ABC):
         """Compare a branch with what the ancestors of its layer show; closes what it opened."""
         with self.lower(ancestors) as lower:
             yield from compare_layer(own, lower)
+
+    def put_aside(self, layer: str, tree: str) -> tuple[str, ...]:
+        """Move ``.wh.`` names out of a tree that somebody wrote to; see `reserved.put_aside`."""
+        if self.forms.plain.records_owners:
+            with layerdirs.directory(tree) as root:
+                owners.make_usable(root)
+        return reserved.put_aside(tree, self.shelf(layer))
 
     def shelf(self, layer: str) -> str:
         """Give the folder where reserved names are put."""

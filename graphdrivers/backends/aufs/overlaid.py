@@ -13,7 +13,7 @@ from typing import ClassVar
 from graphdrivers.archive.entries import Difference
 from graphdrivers.archive.union import Branch
 from graphdrivers.archive.whiteouts import OVERLAY_USER
-from graphdrivers.backends import layerdirs, reserved
+from graphdrivers.backends import layerdirs
 from graphdrivers.backends.aufs import phases, shadow, translate
 from graphdrivers.backends.aufs.engine import Engine, Plan
 from graphdrivers.backends.aufs.home import DIFF, MARKED, STATE
@@ -67,7 +67,7 @@ class OverlayShadow(Engine):
 
     def live_differences(self, layer: str, ancestors: Sequence[str]) -> Iterator[Difference]:
         """Read the upper directory as it is."""
-        return self.compared(Branch(self.dirs.diff(layer), self.forms.overlay), ancestors)
+        return self.compared(Branch(self.dirs.diff(layer), self.forms.live), ancestors)
 
     def to_rest(self, layer: str, ancestors: Sequence[str], phase: Phase) -> tuple[str, ...]:
         """Put user-made ``.wh.`` names aside, then translate; see `Engine.to_rest`."""
@@ -78,7 +78,7 @@ class OverlayShadow(Engine):
             return aside
         if phase.step == "live":
             layerdirs.delete(self.dirs.path(layer), _WORK)
-            aside = reserved.put_aside(diff, self.shelf(layer))
+            aside = self.put_aside(layer, diff)
         marks = phase.step == "moving" or translate.has_marks(diff, self.forms.overlay)
         if marks:
             self.dirs.mark(layer, MARKED)

@@ -14,7 +14,7 @@ import attrs
 
 from graphdrivers import errors
 from graphdrivers.archive.whiteouts import OPAQUE_NAME, whiteout_name
-from graphdrivers.backends import abilities, layerdirs, roots
+from graphdrivers.backends import abilities, layerdirs, recording, roots
 from graphdrivers.backends.aufs import native
 from graphdrivers.backends.aufs.copied import Copy
 from graphdrivers.backends.aufs.engine import Engine, Forms, Plan
@@ -45,12 +45,13 @@ class Settings:
     user_xattrs: bool = False
     """Overlay's marks are ``user.overlay.*``; decided when a home is made, for content of such names is escaped."""
 
-    def lasting(self) -> dict[str, str]:
+    def lasting(self, *, recorded: bool) -> dict[str, str]:
         """Give what ``driver.json`` records."""
-        return {_MARKS: "user" if self.user_xattrs else "trusted"}
+        marks = "user" if self.user_xattrs else "trusted"
+        return {_MARKS: marks, **recording.lasting_options(recorded=recorded)}
 
 
-def settings_for(home: str, options: Mapping[str, str]) -> Settings:
+def settings_for(driver: str, home: str, options: Mapping[str, str]) -> Settings:
     """Read options and ``driver.json``; a new home is made for what this process may do.
 
     Raises:
@@ -62,7 +63,7 @@ def settings_for(home: str, options: Mapping[str, str]) -> Settings:
             raise errors.InvalidOption(NAME, key, f"it is unknown; known is {_ENGINE}")
         if options[key] not in names:
             raise errors.InvalidOption(NAME, key, f"it is one of {', '.join(names)}, not {options[key]!r}")
-    recorded = layerdirs.recorded_options(home, NAME)
+    recorded = layerdirs.recorded_options(home, driver)
     if recorded is not None:
         user_xattrs = recorded.get(_MARKS) == "user"
     else:
@@ -76,17 +77,19 @@ def engines_of(support: Support) -> list[str]:
     return support.engine.partition(" (")[0].split(_ELSE)
 
 
-def probed(home: str, options: Mapping[str, str]) -> Support:
+def probed(driver: str, home: str, options: Mapping[str, str]) -> Support:
     """Try engines in order on the file system of ``home``; see `driver.Driver.probe`."""
-    settings = settings_for(home, options)
+    settings = settings_for(driver, home, options)
     # Kernel aufs shows some stacks wrong: it needs another engine at its side.
     wanted = [engine for engine in ENGINES if settings.engine in {_AUTO, KernelAufs.name, engine.name}]
     refused: list[tuple[str, errors.DriverUnavailable]] = []
     works: list[type[Engine]] = []
-    with abilities.scratch(NAME, home) as folder:
+    with abilities.scratch(driver, home) as folder:
         files = os.path.join(folder, "files")
         os.mkdir(files)
         found = abilities.tried(files)
+        recorded = recording.records_owners(driver, home, found, layerdirs.recorded_options(home, driver))
+        found = attrs.evolve(found, ownership=found.ownership and not recorded, recorded_owners=recorded)
         views = abilities.views_are_readonly(files)
         for engine in wanted:
             if works and works[0] is not KernelAufs:
@@ -105,7 +108,8 @@ def probed(home: str, options: Mapping[str, str]) -> Support:
     engine = works[0]
     names = _ELSE.join(one.name for one in works[:2])
     described = f"{names} ({_described(engine, settings, found)})"
-    return Support(_capabilities(engine, found, views=views), described, _notes(engine, refused))
+    capabilities = _capabilities(engine, found, views=views)
+    return Support(capabilities, described, _notes(engine, refused, capabilities))
 
 
 def facts(support: Support) -> dict[str, str]:
@@ -127,8 +131,9 @@ def _try(engine: type[Engine], home: str, settings: Settings, capabilities: Capa
         fix = "run as root, or under 'unshare --user --map-root-user --mount'; or use engine=copy"
         raise errors.PrerequisiteMissing(NAME, reason, fix)
     os.mkdir(home, 0o700)
-    dirs = AufsDirs(home, NAME, settings.lasting(), lasting=False)
-    worker = engine(dirs, Forms.of(user_xattrs=settings.user_xattrs), capabilities)
+    recorded = capabilities.recorded_owners
+    dirs = AufsDirs(home, NAME, settings.lasting(recorded=recorded), lasting=False)
+    worker = engine(dirs, Forms.of(user_xattrs=settings.user_xattrs, recorded=recorded), capabilities)
     _make_toy(dirs, worker)
     try:
         with _opened(worker.writable("top", ("middle", "bottom"))) as merged:
@@ -220,11 +225,16 @@ def _described(engine: type[Engine], settings: Settings, found: Capabilities) ->
     return f"{'shared blocks (FICLONE)' if found.reflink else 'copied blocks'}, no mount"
 
 
-def _notes(engine: type[Engine], refused: list[tuple[str, errors.DriverUnavailable]]) -> tuple[str, ...]:
+def _notes(
+    engine: type[Engine], refused: list[tuple[str, errors.DriverUnavailable]], can: Capabilities
+) -> tuple[str, ...]:
     notes = [f"engine {name} is not used: {error.reason}" for name, error in refused]
-    if engine is not Copy:
+    if engine is Copy:
+        notes.append("mounting a layer copies its merged tree; settling it after the last use folds the changes back")
+    else:
         notes.append("hard links between files of a parent are broken when one of them is written to")
         notes.append("renaming a directory that a parent has is refused with EXDEV, tools copy it")
-    else:
-        notes.append("mounting a layer copies its merged tree; settling it after the last use folds the changes back")
+    if not can.readonly_views:
+        notes.append("views can be written to: a read-only mount needs root")
+    notes.extend(abilities.notes_on_owners(can))
     return tuple(notes)

@@ -51,14 +51,14 @@ class OverlayDriver(Driver):
     def __init__(self, home: str, options: Mapping[str, str], support: Support) -> None:
         """Open ``home``; see `driver.Driver`."""
         super().__init__(home, options, support)
-        self._settings = trials.settings_for(home, options)
+        self._settings = trials.settings_for(home, options, self.name)
         self._dialect = trials.dialect_of(self._settings)
         self._dirs = layerdirs.LayerDirs(home, self.name, self._settings.lasting())
 
     @classmethod
     def probe(cls, home: str, options: Mapping[str, str]) -> Support:
         """Mount and use a toy stack; see `driver.Driver.probe`."""
-        return trials.probed(home, options)
+        return trials.probed(home, options, cls.name)
 
     def create(self, layer: str, parent: str | None = None, spec: LayerSpec = LayerSpec()) -> None:
         """Create an upper directory; cost independent of the parent's content."""

@@ -24,14 +24,19 @@ from graphdrivers.linux import filesystems, mounts, namespaces, probe
 from graphdrivers.model import Capabilities, Mount, Support
 
 
-def settings_for(home: str, options: Mapping[str, str]) -> Settings:
+def settings_for(home: str, options: Mapping[str, str], driver: str = NAME) -> Settings:
     """Read options and ``driver.json``, and choose the xattr namespace for this process.
+
+    Args:
+        home: the driver's home.
+        options: what was asked for.
+        driver: the name of the driver whose home it has to be.
 
     Raises:
         InvalidOption: see `options.parse`.
         NotSupported: redirects are asked for in a user namespace.
     """
-    chosen = parse(options, layerdirs.recorded_options(home, NAME))
+    chosen = parse(options, layerdirs.recorded_options(home, driver))
     if namespaces.in_initial_user_namespace():
         return chosen
     if chosen.redirect_dir or chosen.metacopy:
@@ -45,10 +50,10 @@ def dialect_of(settings: Settings) -> Dialect:
     return OVERLAY_USER if settings.user_xattrs else OVERLAY
 
 
-def probed(home: str, options: Mapping[str, str]) -> Support:
-    """Try everything on the file system of ``home``; see `driver.Driver.probe`."""
+def probed(home: str, options: Mapping[str, str], driver: str = NAME) -> Support:
+    """Try everything on the file system of ``home``; see `driver.Driver.probe` and `settings_for`."""
     _refuse_unprivileged()
-    settings = settings_for(home, options)
+    settings = settings_for(home, options, driver)
     with abilities.scratch(NAME, home) as folder:
         files = os.path.join(folder, "files")
         os.mkdir(files)
