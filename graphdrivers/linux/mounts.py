@@ -10,6 +10,8 @@ import errno
 import os
 from collections.abc import Iterator, Sequence
 
+import attrs
+
 from graphdrivers.errors import SyscallError
 from graphdrivers.linux import aufs_mount, legacy_mount, mountapi, probe, resolve
 from graphdrivers.linux.libc import AT_FDCWD, c_string
@@ -149,8 +151,10 @@ def _passing_root(plan: Sequence[Mount]) -> int:
     """Mount somewhere for a moment, open the root, and detach again: the descriptor keeps it alive."""
     place = os.path.join(_SCRATCH, f"graphdrivers-{os.urandom(8).hex()}")
     os.mkdir(place, 0o700)
+    # As a detached mount has them, and from the first moment on.
+    careful = [attrs.evolve(mount, options=(*mount.options, ("nosuid", None), ("nodev", None))) for mount in plan]
     try:
-        attach(plan, place)
+        attach(careful, place)
         try:
             if len(plan) == 1:
                 return os.open(place, _PLACE)

@@ -45,6 +45,10 @@ class Copy(Engine):
 
     name: ClassVar[str] = "copy"
 
+    def undoes_escapes(self) -> bool:
+        """Say yes: what is copied is written under its own name."""
+        return True
+
     def writable(self, layer: str, ancestors: Sequence[str]) -> Plan:
         """Copy the merged tree, unless that was done before; see `Engine.writable`."""
         before = self.dirs.phase(layer)

@@ -115,7 +115,7 @@ class AufsDriver(Driver):
         capabilities = self.support.capabilities
         with layerdirs.directory(self._dirs.diff(layer)) as root:
             if not os.listdir(root):
-                watch = Watch.over(self._engine.forms.rest)
+                watch = Watch.over(self._engine.forms.rest, self._engine.undoes_escapes)
                 with self._engine.lower(ancestors) as lower:
                     target = Target(root, watch, None if isinstance(lower, EmptyTree) else lower, capabilities)
                     applied = apply(tar, target, headers=headers, limits=limits, progress=progress)

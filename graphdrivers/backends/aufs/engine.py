@@ -27,6 +27,8 @@ from graphdrivers.backends import layerdirs, reserved
 from graphdrivers.backends.aufs import phases
 from graphdrivers.backends.aufs.home import ESCAPES, MARKED, AufsDirs
 from graphdrivers.backends.aufs.phases import Phase
+from graphdrivers.backends.overlay.options import Settings
+from graphdrivers.backends.overlay.support import undoes_escapes
 from graphdrivers.model import Capabilities, Mount
 
 Plan = tuple[Mount, ...]
@@ -70,6 +72,10 @@ class Engine(abc.ABC):
     def refusal(self, layer: str, ancestors: Sequence[str]) -> str:  # noqa: ARG002 -- most take any
         """Say why the engine would not show a stack as its layers mean it; empty where it does."""
         return ""
+
+    def undoes_escapes(self) -> bool:
+        """Tell whether escaped xattrs show under their own names: with overlayfs they do so from Linux 6.7 on."""
+        return undoes_escapes(self.dirs.home, Settings(user_xattrs=self.forms.overlay is OVERLAY_USER))
 
     @abc.abstractmethod
     def writable(self, layer: str, ancestors: Sequence[str]) -> Plan:

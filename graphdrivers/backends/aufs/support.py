@@ -221,7 +221,7 @@ def _capabilities(engine: type[Engine], found: Capabilities, *, views: bool) -> 
 
 def _described(engine: type[Engine], settings: Settings, found: Capabilities) -> str:
     if engine is OverlayShadow:
-        api = "new mount API" if probe.has_new_mount_api() else "mount(2)"
+        api = "new mount API" if probe.has_lowerdir_append() else "mount(2)"
         marks = "user" if settings.user_xattrs else "trusted"
         return f"kernel overlayfs over shadow branches, {api}, {marks} xattrs"
     if engine is KernelAufs:

@@ -64,6 +64,12 @@ def probed(home: str, options: Mapping[str, str], driver: str = NAME) -> Support
     return Support(capabilities, _engine(settings), _notes(settings, escapes=seen.escapes))
 
 
+def undoes_escapes(home: str, settings: Settings) -> bool:
+    """Tell whether an overlay mount here shows escaped private xattrs under their own names (Linux 6.7)."""
+    with abilities.scratch(NAME, home) as folder:
+        return _try_stack(folder, settings)
+
+
 def _refuse_unprivileged() -> None:
     if not namespaces.has_capability("CAP_SYS_ADMIN"):
         raise errors.PrerequisiteMissing(
@@ -196,7 +202,7 @@ def _capabilities(found: Capabilities, settings: Settings) -> Capabilities:
 
 
 def _engine(settings: Settings) -> str:
-    api = "new mount API" if probe.has_new_mount_api() else "mount(2)"
+    api = "new mount API" if probe.has_lowerdir_append() else "mount(2)"
     return f"kernel overlayfs, {api}, {'user' if settings.user_xattrs else 'trusted'} xattrs"
 
 
