@@ -67,7 +67,7 @@ def probed(home: str, options: Mapping[str, str], driver: str = NAME) -> Support
 def undoes_escapes(home: str, settings: Settings) -> bool:
     """Tell whether an overlay mount here shows escaped private xattrs under their own names (Linux 6.7)."""
     with abilities.scratch(NAME, home) as folder:
-        return _try_stack(folder, settings)
+        return _try_stack(folder, settings).escapes
 
 
 def _refuse_unprivileged() -> None:
