@@ -13,11 +13,14 @@ from collections.abc import Mapping
 from graphdrivers import errors
 from graphdrivers.archive.acls import ACCESS
 from graphdrivers.archive.entries import Entry, Node
-from graphdrivers.archive.whiteouts import Dialect
+from graphdrivers.archive.whiteouts import OVERLAY, OVERLAY_USER, Dialect
 from graphdrivers.linux import xattrs
 from graphdrivers.model import Capabilities
 
 _REFUSED = {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EINVAL, errno.ENOSPC, errno.E2BIG, errno.ERANGE}
+
+_NAMELESS = frozenset({dialect.namespace for dialect in (OVERLAY, OVERLAY_USER)})
+"""Refused by every driver, because a layer means the same for all: overlayfs lists these and fails to read them."""
 
 
 def current_umask() -> int:
@@ -93,6 +96,10 @@ class Attributes:
             UnsupportedEntry: the kernel, file system or user cannot hold one.
         """
         for shown, value in marks.items():
+            if shown in _NAMELESS:
+                raise errors.UnsupportedEntry(
+                    f"xattr {shown!r} has nothing behind its prefix, and overlayfs cannot show it"
+                )
             name = self._dialect.escape(shown)
             try:
                 os.setxattr(target, name, value, follow_symlinks=isinstance(target, int))
