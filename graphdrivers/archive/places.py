@@ -110,7 +110,7 @@ class Places:
         try:
             fd = os.open(name, _DIRECTORY, dir_fd=place.fd)
         except OSError as error:
-            if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
+            if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}:
                 return None
             if error.errno != errno.EACCES or self._privileged:
                 raise
