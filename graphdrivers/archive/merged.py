@@ -180,9 +180,8 @@ class MergedTree:
         """Resolve names anew from now on: something they went through was hidden."""
         self._aliases.clear()
 
-    def make_directory(self, place: Place, name: bytes, node: Node | None) -> Place:
-        """Make a directory that no member describes: as ``node``, else 0755, 0:0, times 0."""
-        path = place.child(name)
+    def make_directory(self, place: Place, name: bytes, path: bytes, node: Node | None) -> Place:
+        """Make a directory that no member describes, at ``path``: as ``node``, else 0755, 0:0, times 0."""
         if name.startswith(PREFIX):
             raise errors.UnsafePath(f"a symbolic link leads to {os.fsdecode(path)!r}, which is a whiteout's name")
         self._nameless += 1
@@ -236,7 +235,7 @@ class MergedTree:
     ) -> Place | bytes | Literal[False] | None:
         """Take one step: an open directory, ``None`` for one only in the parents, a link's target, or False."""
         if here is not None:
-            place = self.places.step(here, name)
+            place = self.places.step(here, name, path)
             if place is not None:
                 return place
             facts = self.facts(here, name)
@@ -245,7 +244,7 @@ class MergedTree:
                     self.relied.add(path)
                 return os.readlink(name, dir_fd=here.fd)
             if facts is not None:
-                return self._replace(here, name) if create else False
+                return self._replace(here, name, path) if create else False
         node = self.lower(path)
         kind = 0 if node is None else stat.S_IFMT(node.stat.st_mode)
         if node is not None and kind == stat.S_IFLNK:
@@ -254,15 +253,15 @@ class MergedTree:
         if create:
             if here is None:
                 raise AssertionError("a creating walk has its directory open")
-            return self.make_directory(here, name, node if kind == stat.S_IFDIR else None)
+            return self.make_directory(here, name, path, node if kind == stat.S_IFDIR else None)
         return None if kind == stat.S_IFDIR else False
 
-    def _replace(self, here: Place, name: bytes) -> Place:
+    def _replace(self, here: Place, name: bytes, path: bytes) -> Place:
         """Put an implied directory where something else was: the member below it wins."""
         self.clear(here, name)
         if self._lower is not None:
-            self.hidden.add(here.child(name))
-        return self.make_directory(here, name, None)
+            self.hidden.add(path)
+        return self.make_directory(here, name, path, None)
 
     def _gone(self, path: bytes) -> bool:
         """Tell whether this layer hides what the parents have at a path."""
