@@ -219,95 +219,94 @@ OVERLAPS: dict[str, tuple[str, bytes, Refused | Tree]] = {
 }
 
 
-def _limits() -> list[Case]:
-    """Asking for too much: refused by name, before it is given."""
-    endless = b"".join(b"%011o\0%011o\0" % (at, 0) for at in range(21)).ljust(504, b"\0") + b"\1" + bytes(7)
-    return [
-        Case(
-            name="extended header of 1 MiB and one",
-            source="rule: limits",
-            tar=layer(header(b"h", kind=b"x", size=(1 << 20) + 1)),
-            outcome=Refused(LimitExceeded, "h", "header_chain"),
-        ),
-        Case(
-            name="extended header of 2^62",
-            source="CVE-2017-14992",
-            tar=layer(header(b"h", kind=b"x", size=base256(2**62, 12))),
-            outcome=Refused(LimitExceeded, "h", "header_chain"),
-        ),
-        Case(
-            name="long name of 4 GiB",
-            source="CVE-2017-14992",
-            tar=layer(header(b"h", kind=LONG_NAME, size=2**32)),
-            outcome=Refused(LimitExceeded, "h", "header_chain"),
-        ),
-        Case(
-            name="many long names",
-            source="CVE-2024-6232",
-            tar=layer(member(b"h", b"n" * 9000, kind=LONG_NAME) * 120),
-            outcome=Refused(LimitExceeded, "h", "header_chain"),
-        ),
-        Case(
-            name="many global headers",
-            source="CVE-2024-6232",
-            tar=layer(pax((b"comment", b"0" * 400), kind=GLOBAL) * 2000),
-            outcome=Refused(LimitExceeded, "pax", "header_chain"),
-        ),
-        Case(
-            name="link of 16 KiB and one",
-            source="rule: limits",
-            tar=layer(pax((b"linkpath", b"n" * ((16 << 10) + 1))), symlink(b"l", b"t")),
-            outcome=Refused(LimitExceeded, "l", "path"),
-        ),
-        Case(
-            name="more attributes than allowed",
-            source="rule: limits",
-            limits=Limits(xattrs=50_000),
-            tar=layer(pax(*((b"SCHILY.xattr.user.%d" % at, bytes(1000)) for at in range(60))), file(b"f")),
-            outcome=Refused(LimitExceeded, "pax", "xattrs"),
-        ),
-        Case(
-            name="more members than allowed",
-            source="rule: limits",
-            limits=Limits(members=10),
-            tar=layer(*[file(b"f")] * 11),
-            outcome=Refused(LimitExceeded, "f", "members"),
-        ),
-        Case(
-            name="more implied directories than members are allowed",
-            source="rule: inodes per layer",
-            limits=Limits(members=100),
-            tar=layer(file(b"d/" * 200 + b"f")),
-            outcome=Refused(LimitExceeded, "d/" * 200 + "f", "members"),
-        ),
-        Case(
-            name="more bytes than allowed",
-            source="rule: limits",
-            limits=Limits(size=1000),
-            tar=layer(file(b"f", bytes(1001))),
-            outcome=Refused(LimitExceeded, "f", "size"),
-        ),
-        Case(
-            name="more bytes than there is room",
-            source="rule: limits",
-            tar=layer(header(b"f", size=base256(2**60, 12))),
-            outcome=Refused(LimitExceeded, "f", "size"),
-        ),
-        Case(
-            name="old sparse map without end",
-            source="CVE-2026-32288",
-            limits=Limits(sparse_entries=1000),
-            tar=layer(old_sparse(b"f", [(0, 0)] * 4, 5, b"", extended=True), endless * 100),
-            outcome=Refused(LimitExceeded, "f", "sparse_entries"),
-        ),
-        Case(
-            name="sparse map of too many entries",
-            source="CVE-2025-58183",
-            limits=Limits(sparse_entries=1000),
-            tar=layer(sparse((b"size", b"9"), (b"map", b"0,0," * 1001 + b"9,0")), file(b"f", b"")),
-            outcome=Refused(LimitExceeded, "f", "sparse_entries"),
-        ),
-    ]
+_LIMITS_ENDLESS = b"".join(b"%011o\0%011o\0" % (at, 0) for at in range(21)).ljust(504, b"\0") + b"\1" + bytes(7)
+_LIMITS = [
+    Case(
+        name="extended header of 1 MiB and one",
+        source="rule: limits",
+        tar=layer(header(b"h", kind=b"x", size=(1 << 20) + 1)),
+        outcome=Refused(LimitExceeded, "h", "header_chain"),
+    ),
+    Case(
+        name="extended header of 2^62",
+        source="CVE-2017-14992",
+        tar=layer(header(b"h", kind=b"x", size=base256(2**62, 12))),
+        outcome=Refused(LimitExceeded, "h", "header_chain"),
+    ),
+    Case(
+        name="long name of 4 GiB",
+        source="CVE-2017-14992",
+        tar=layer(header(b"h", kind=LONG_NAME, size=2**32)),
+        outcome=Refused(LimitExceeded, "h", "header_chain"),
+    ),
+    Case(
+        name="many long names",
+        source="CVE-2024-6232",
+        tar=layer(member(b"h", b"n" * 9000, kind=LONG_NAME) * 120),
+        outcome=Refused(LimitExceeded, "h", "header_chain"),
+    ),
+    Case(
+        name="many global headers",
+        source="CVE-2024-6232",
+        tar=layer(pax((b"comment", b"0" * 400), kind=GLOBAL) * 2000),
+        outcome=Refused(LimitExceeded, "pax", "header_chain"),
+    ),
+    Case(
+        name="link of 16 KiB and one",
+        source="rule: limits",
+        tar=layer(pax((b"linkpath", b"n" * ((16 << 10) + 1))), symlink(b"l", b"t")),
+        outcome=Refused(LimitExceeded, "l", "path"),
+    ),
+    Case(
+        name="more attributes than allowed",
+        source="rule: limits",
+        limits=Limits(xattrs=50_000),
+        tar=layer(pax(*((b"SCHILY.xattr.user.%d" % at, bytes(1000)) for at in range(60))), file(b"f")),
+        outcome=Refused(LimitExceeded, "pax", "xattrs"),
+    ),
+    Case(
+        name="more members than allowed",
+        source="rule: limits",
+        limits=Limits(members=10),
+        tar=layer(*[file(b"f")] * 11),
+        outcome=Refused(LimitExceeded, "f", "members"),
+    ),
+    Case(
+        name="more implied directories than members are allowed",
+        source="rule: inodes per layer",
+        limits=Limits(members=100),
+        tar=layer(file(b"d/" * 200 + b"f")),
+        outcome=Refused(LimitExceeded, "d/" * 200 + "f", "members"),
+    ),
+    Case(
+        name="more bytes than allowed",
+        source="rule: limits",
+        limits=Limits(size=1000),
+        tar=layer(file(b"f", bytes(1001))),
+        outcome=Refused(LimitExceeded, "f", "size"),
+    ),
+    Case(
+        name="more bytes than there is room",
+        source="rule: limits",
+        tar=layer(header(b"f", size=base256(2**60, 12))),
+        outcome=Refused(LimitExceeded, "f", "size"),
+    ),
+    Case(
+        name="old sparse map without end",
+        source="CVE-2026-32288",
+        limits=Limits(sparse_entries=1000),
+        tar=layer(old_sparse(b"f", [(0, 0)] * 4, 5, b"", extended=True), _LIMITS_ENDLESS * 100),
+        outcome=Refused(LimitExceeded, "f", "sparse_entries"),
+    ),
+    Case(
+        name="sparse map of too many entries",
+        source="CVE-2025-58183",
+        limits=Limits(sparse_entries=1000),
+        tar=layer(sparse((b"size", b"9"), (b"map", b"0,0," * 1001 + b"9,0")), file(b"f", b"")),
+        outcome=Refused(LimitExceeded, "f", "sparse_entries"),
+    ),
+]
+"""Asking for too much: refused by name, before it is given."""
 
 
 def cases() -> list[Case]:
@@ -341,4 +340,4 @@ def cases() -> list[Case]:
         for group, table in (("chain:", CHAINS), ("sparse:", OVERLAPS))
         for name, (source, tar, outcome) in table.items()
     ]
-    return numbers + junk + tables + _limits()
+    return numbers + junk + tables + _LIMITS

@@ -61,23 +61,27 @@ def isolated(work: Callable[[], Any], *, seconds: int = SECONDS, memory: int = M
             signal.alarm(seconds)
             limit = _allocated() + memory
             resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-            result: tuple[bool, Any] = (True, work())
+            answer = pickle.dumps((True, work()))
         except BaseException:  # noqa: BLE001 - reported to the parent, which raises it
-            result = (False, traceback.format_exc())
-            signal.alarm(seconds)
-        with open(sink, "wb") as stream:
-            pickle.dump(result, stream)
+            _answer(sink, pickle.dumps((False, traceback.format_exc())))
+            os._exit(1)
+        _answer(sink, answer)
         os._exit(0)
     os.close(sink)
     with open(source, "rb") as stream:
         answer = stream.read()
     _, status = os.waitpid(child, 0)
-    if status:
+    if os.WIFSIGNALED(status):
         raise Broken(f"killed by {signal.Signals(os.WTERMSIG(status)).name} (SIGALRM: hung for {seconds} s)")
     good, value = pickle.loads(answer)  # noqa: S301 - written by our own child
     if not good:
         raise Broken(value)
     return value
+
+
+def _answer(sink: int, answer: bytes) -> None:
+    with open(sink, "wb") as stream:
+        stream.write(answer)
 
 
 def _allocated() -> int:
