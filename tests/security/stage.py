@@ -1,5 +1,7 @@
 """Applies a case with one driver, among canaries, in a process of its own that may take little memory and time."""
 
+import ctypes
+import errno
 import io
 import os
 import pickle
@@ -17,7 +19,8 @@ from cases import OUTSIDE, Case, Like, Refused, Tree, shown
 from graphdrivers import errors
 from graphdrivers.conformance import observe
 from graphdrivers.driver import Driver
-from graphdrivers.linux import mountinfo, mounts, trees, xattrs
+from graphdrivers.linux import mountapi, mountinfo, mounts, trees, xattrs
+from graphdrivers.linux.libc import function
 from graphdrivers.model import Limits
 
 SECONDS = 20
@@ -25,6 +28,8 @@ SECONDS = 20
 
 MEMORY = 192 << 20
 """Bytes that one case may allocate above what the process had."""
+
+_CLONE_NEWNS, _MS_REC, _MS_PRIVATE = 0x20000, 0x4000, 0x40000
 
 TARGET, VICTIM = "target", "victim"
 
@@ -47,8 +52,17 @@ class Broken(AssertionError):
     """Something in the child process failed; its traceback is the text."""
 
 
-def isolated(work: Callable[[], Any], *, seconds: int = SECONDS, memory: int = MEMORY) -> Any:
+def isolated(
+    work: Callable[[], Any], *, seconds: int = SECONDS, memory: int = MEMORY, writable: Sequence[str] = ()
+) -> Any:
     """Call ``work`` in a forked process and return its result.
+
+    Args:
+        work: what to do; its result is pickled.
+        seconds: after these it is killed.
+        memory: bytes that it may allocate.
+        writable: folders. If there are any, all else of the root file system is
+            read-only for it: a layer that breaks out must not break this machine.
 
     Raises:
         Broken: it failed, allocated more than ``memory`` bytes, or hung.
@@ -59,6 +73,8 @@ def isolated(work: Callable[[], Any], *, seconds: int = SECONDS, memory: int = M
         try:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.alarm(seconds)
+            if writable:
+                _shelter(writable)
             limit = _allocated() + memory
             resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
             answer = pickle.dumps((True, work()))
@@ -77,6 +93,17 @@ def isolated(work: Callable[[], Any], *, seconds: int = SECONDS, memory: int = M
     if not good:
         raise Broken(value)
     return value
+
+
+def _shelter(writable: Sequence[str]) -> None:
+    """Make the root file system read-only for this process, but for some folders; a container may not be able to."""
+    unshare = function("unshare", ctypes.c_int)
+    if unshare(_CLONE_NEWNS) and ctypes.get_errno() == errno.EPERM:
+        return
+    mountapi.mount(None, "/", None, _MS_REC | _MS_PRIVATE, b"")
+    for folder in sorted(set(writable)):
+        mountapi.mount(folder, folder, None, mountapi.MS_BIND | _MS_REC, b"")
+    mountapi.mount(None, "/", None, mountapi.MS_REMOUNT | mountapi.MS_BIND | mountapi.MS_RDONLY, b"")
 
 
 def _answer(sink: int, answer: bytes) -> None:
