@@ -22,6 +22,7 @@ PARTS = {
     "pax": pax((b"path", b"paxed"), (b"mtime", b"1.5")) + file(b"x", b"c" * 513),
     "global": pax((b"comment", b"c" * 600), kind=b"g"),
     "link": symlink(b"link", b"small"),
+    "skipped": file(b".wh..wh.aufs", b"r" * 1500),
     "hard": hardlink(b"hard", b"low"),
     "sparse": pax((b"GNU.sparse.major", b"1"), (b"GNU.sparse.minor", b"0"), (b"GNU.sparse.realsize", b"5000"))
     + file(b"holes", b"2\n0\n3\n4000\n1000\n".ljust(512, b"\0") + b"abc" + b"d" * 1000),

@@ -1,5 +1,6 @@
 """What the host is exposed to by a home full of hostile layers: nobody else enters, and deleting stays inside."""
 
+import contextlib
 import fcntl
 import io
 import os
@@ -129,6 +130,27 @@ def test_removing_crosses_no_mount(tmp_path: pathlib.Path, drivers: list[Driver]
             assert state(place) == before, driver.name
         finally:
             mounts.detach(os.path.join(tree, "d"))
+        forget(driver)
+        assert_clean(driver)
+
+
+def test_sweeping_crosses_no_mount(tmp_path: pathlib.Path, drivers: list[Driver]) -> None:
+    """What a dead process left is not deleted while something is mounted in it, nor is what is mounted there."""
+    place = str(tmp_path / "victim")
+    put_canary(place)
+    before = state(place)
+    swept = [driver for driver in drivers if os.path.isdir(os.path.join(driver.home, "tmp"))]
+    assert swept, "no driver here makes its layers in a folder of its own"
+    for driver in swept:
+        left = os.path.join(driver.home, "tmp", "new-left", "d")
+        os.makedirs(left)
+        mounts.attach((Mount("bind", place),), left)
+        try:
+            with contextlib.suppress(OSError):
+                driver.settle()
+            assert state(place) == before, driver.name
+        finally:
+            mounts.detach(left)
         forget(driver)
         assert_clean(driver)
 
