@@ -58,10 +58,22 @@ SEEDS = (
     BASE,
     layer(folder(b"d"), file(b"d/a", b"1"), hardlink(b"d/b", b"d/a"), symlink(b"d/s", b"/d"), file(b"d/s/t", b"2")),
     layer(
-        whiteout(b"d/f"), opaque(b"d/e"), file(b"d/e/y"), whiteout(b"low"), file(b"l/new"), folder(b"up"), file(b"up/z")
+        whiteout(b"d/f"),
+        opaque(b"d/e"),
+        file(b"d/e/y"),
+        file(b"low"),
+        whiteout(b"low"),
+        file(b"l/new"),
+        folder(b"up"),
+        file(b"up/z"),
     ),
     layer(xattr(b"user.a", b"1"), file(b"x"), pax((b"mtime", b"1.5"), (b"path", b"long/name")), file(b"y")),
-    layer(member(b"l", b"n" * 120 + b"\0", kind=b"L"), file(b"z", b"content"), device(b"n", b"3", 1, 3), folder(b".")),
+    layer(
+        member(b"l", (b"n" * 120).ljust(400, b"\0"), kind=b"L"),
+        file(b"z", b"content"),
+        device(b"n", b"3", 1, 3),
+        folder(b"."),
+    ),
     layer(
         pax((b"GNU.sparse.major", b"1"), (b"GNU.sparse.minor", b"0"), (b"GNU.sparse.realsize", b"50")),
         file(b"s", b"2\n0\n3\n40\n4\n".ljust(512, b"\0") + b"abcdefg"),

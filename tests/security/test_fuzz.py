@@ -34,7 +34,7 @@ def show(tar: bytes) -> None:
     note(f"tar = zlib.decompress(base64.b64decode({base64.b64encode(zlib.compress(tar, 9))!r}))")
 
 
-@rounds(1500, 1)
+@rounds(2000, 1)
 @given(TARS)
 def test_reading_any_tar(tar: bytes) -> None:
     """Nothing but an ``ArchiveError`` comes out of the reader."""
@@ -42,7 +42,7 @@ def test_reading_any_tar(tar: bytes) -> None:
     check_reader(tar)
 
 
-@rounds(250, 4)
+@rounds(400, 4)
 @given(TARS)
 def test_unpacking_any_tar(tar: bytes) -> None:
     """Nothing but an ``ArchiveError`` comes out, nothing goes outside, and the diff of what was made makes it again."""
@@ -50,7 +50,7 @@ def test_unpacking_any_tar(tar: bytes) -> None:
     check_apply(tar)
 
 
-@rounds(100, 10)
+@rounds(200, 10)
 @given(tar=TARS)
 def test_any_tar_on_every_driver(drivers: list[Driver], tar: bytes) -> None:
     """All drivers refuse it at the same member, or show the same tree and give the same diff."""
