@@ -107,7 +107,8 @@ class ExampleDriver(NaiveDiff):
         """Rename the layer into ``tmp``, then delete it there."""
         if os.path.lexists(self._path(layer)):
             self._refuse_mounted(layer)
-            durable.discard(self._path(layer), self._tmp)
+            with durable.discarding(self._path(layer), self._tmp):
+                pass  # out of sight; the deletion follows
 
     def settle(self, layer: str | None = None) -> None:
         """Delete what dead processes left in ``tmp``; put names reserved for whiteouts aside."""
