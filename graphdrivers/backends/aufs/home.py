@@ -175,7 +175,8 @@ class AufsDirs(LayerDirs):
         texts = [f"/{kind}/{layer}" for kind in (DIFF, MNT)]
         if layerdirs.PLAIN_NAME.fullmatch(layer) and not layerdirs.in_mount_table(*texts, self.label(layer)):
             return ""
-        users = [use for folder in folders for use in mountinfo.users_of(folder)]
+        # A killed exchange of folders leaves one of them missing.
+        users = [use for folder in folders if os.path.isdir(folder) for use in mountinfo.users_of(folder)]
         users += [use for use in mountinfo.read() if use.source == self.label(layer)]
         users += [use for folder in folders for use in mountinfo.mounted_within(os.path.realpath(folder))]
         return users[0].target if users else ""
