@@ -80,12 +80,11 @@ def to_overlay(diff: str, lower: Lower, overlay: Dialect) -> None:
 def _directory_to_overlay(walk: "_Walk", modes: dict[bytes, int], markers: list[bytes], overlay: Dialect) -> None:
     own, below = walk.own.fd, walk.below
     deleted = deleted_by(own, markers)
-    if OPAQUE_NAME in markers:
-        deleted = set()
-        if walk.own.depth:
-            overlay.write_opaque(own)
-        elif below is not None:  # overlay knows no opaque root
-            deleted = {node.name for node in below.scan()}
+    if walk.own.depth and walk.is_opaque():
+        overlay.write_opaque(own)
+        deleted = set()  # a device would be listed: what hides nothing is no whiteout to overlayfs
+    elif OPAQUE_NAME in markers:  # overlay knows no opaque root
+        deleted = set() if below is None else {node.name for node in below.scan()}
     for name in deleted if below is not None else ():
         if below is None or below.lookup(name) is None:
             continue
