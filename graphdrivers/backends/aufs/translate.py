@@ -2,10 +2,10 @@
 
 Both directions go through the directory in place, depth first, and are
 idempotent at every step: of a marker and the device that means the same, the
-new one is made before the old one goes. Times of directories are kept. What
-hides nothing (a whiteout where no ancestor has the name) is dropped on the way:
-kernel overlayfs would list it in a directory that it does not merge, and no
-later reader needs it.
+new one is made before the old one goes. Times of directories are kept, across a
+kill in a private xattr of the directory. What hides nothing (a whiteout where
+no ancestor has the name) is dropped on the way: kernel overlayfs would list it
+in a directory that it does not merge, and no later reader needs it.
 """
 
 import contextlib
@@ -21,6 +21,9 @@ from graphdrivers.archive.union import Union
 from graphdrivers.archive.whiteouts import OPAQUE_NAME, PREFIX, Dialect
 from graphdrivers.backends import layerdirs
 from graphdrivers.linux import trees, xattrs
+
+_TIMES = "graphdrivers.times"
+"""Overlay's own to the kernel, so never shown: a directory's times while its entries are changed."""
 
 Lower = Union | EmptyTree
 """What the ancestors of the layer show together."""
@@ -43,7 +46,8 @@ def to_rest(diff: str, lower: Lower, overlay: Dialect, rest: Dialect) -> bool:
     marked = False
     with _Walk(diff, lower, overlay) as walk:
         for entries in walk.directories():
-            with walk.times_kept():
+            changing = walk.is_opaque() or any(overlay.is_whiteout(status) for _, status in entries)
+            with walk.times_kept(changing=changing):
                 _directory_to_rest(walk, entries, overlay, rest)
             marked = marked or walk.has_markers()
     return marked
@@ -73,7 +77,7 @@ def to_overlay(diff: str, lower: Lower, overlay: Dialect) -> None:
         for entries in walk.directories():
             markers = [name for name, _ in entries if name.startswith(PREFIX)]
             if markers:
-                with walk.times_kept():
+                with walk.times_kept(changing=True):
                     _directory_to_overlay(walk, {name: status.st_mode for name, status in entries}, markers, overlay)
 
 
@@ -100,7 +104,7 @@ def _strip(directory: int, name: bytes, overlay: Dialect) -> None:
     """Remove overlay's private xattrs from an entry."""
     place = xattrs.at(directory, name)
     for mark in os.listxattr(place, follow_symlinks=name == b"."):
-        if overlay.is_private(mark):
+        if overlay.is_private(mark) and mark != overlay.xattr(_TIMES):
             os.removexattr(place, mark, follow_symlinks=name == b".")
 
 
@@ -150,12 +154,21 @@ class _Walk:
         return any(name.startswith(PREFIX) for name in map(os.fsencode, os.listdir(self.own.fd)))
 
     @contextlib.contextmanager
-    def times_kept(self) -> Iterator[None]:
-        """Give the present directory back the times that it has now."""
-        before = os.fstat(self.own.fd)
+    def times_kept(self, *, changing: bool) -> Iterator[None]:
+        """Give the present directory back the times that it has now, or had before a killed process changed it."""
+        own, mark = self.own.fd, self._overlay.xattr(_TIMES)
+        noted = read_mark(own, mark)
+        if noted is None and not changing:
+            yield
+            return
+        if noted is None:
+            before = os.fstat(own)
+            noted = b"%d %d" % (before.st_atime_ns, before.st_mtime_ns)
+            os.setxattr(own, mark, noted)
         yield
-        if os.fstat(self.own.fd).st_mtime_ns != before.st_mtime_ns:
-            os.utime(self.own.fd, ns=(before.st_atime_ns, before.st_mtime_ns))
+        atime, mtime = noted.split()
+        os.utime(own, ns=(int(atime), int(mtime)))
+        os.removexattr(own, mark)
 
     def __enter__(self) -> Self:
         return self
