@@ -186,6 +186,15 @@ def merged(layers: Sequence[str | pathlib.Path]) -> dict[str, observe.Item]:
     return {path: _with_names(tree, one) for path, one in tree.items()}
 
 
+def visible(tree: Mapping[str, observe.Item]) -> dict[str, observe.Item]:
+    """Undo the escape of xattrs in what was read from the layers themselves."""
+    return {path: attrs.evolve(item, xattrs=_unescaped(item.xattrs)) for path, item in tree.items()}
+
+
+def _unescaped(xattrs: Mapping[str, bytes]) -> dict[str, bytes]:
+    return {name.replace("trusted.overlay.overlay.", "trusted.overlay."): value for name, value in xattrs.items()}
+
+
 def _name(path: str) -> str:
     return path.rpartition("/")[2]
 

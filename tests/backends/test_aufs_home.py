@@ -195,7 +195,7 @@ def dockers(home: pathlib.Path) -> None:
     """Make a home of Docker's: whiteouts that are hard links, bookkeeping of aufs, markers beside their entries."""
     base, middle, top = docker_home(home, ["base", "middle", "top"])
     make(base, "gone", "kept", "both", "dir/old", "hidden/old", "hidden/older", "file/old", "linked")
-    os.chmod(middle, 0o2750)
+    os.chmod(middle, 0o2700)
     (middle / ".wh..wh.aufs").touch(0o444)
     for marker in (".wh.gone", ".wh.both", "hidden/.wh..wh..opq", ".wh.dir"):
         (middle / marker).parent.mkdir(exist_ok=True)
@@ -225,7 +225,7 @@ def check_dockers(driver: AufsDriver, home: pathlib.Path) -> None:
     ]
     middle = shown(driver, "middle")
     assert sorted(middle) == sorted([".", *MIDDLE])
-    assert (middle["."].mode, middle["two"].names) == (0o2750, {"two"})
+    assert (middle["."].mode, middle["two"].names) == (0o2700, {"two"})
     assert [path for path in sorted(shown(driver, "top")) if path != "."] == TOP
     written(driver, "top", lambda root: os.unlink(f"{root}/two"))
     with mounts.opened(driver.mounts("top")) as root:

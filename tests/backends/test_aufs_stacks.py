@@ -6,7 +6,7 @@ import random
 import stat
 
 import pytest
-from aufstools import Opener, docker_home, long_marker, merged, shown
+from aufstools import Opener, docker_home, long_marker, merged, shown, visible
 
 from graphdrivers.archive.attributes import Attributes
 from graphdrivers.archive.compare import compare
@@ -110,14 +110,6 @@ def by_union(layers: list[pathlib.Path], place: pathlib.Path, driver: AufsDriver
     finally:
         os.close(root)
     return observe.snapshot(str(place))
-
-
-def visible(tree: dict[str, observe.Item]) -> dict[str, observe.Item]:
-    """Undo the escape of xattrs in what was read from the layers themselves."""
-    for item in tree.values():
-        for name in [name for name in item.xattrs if name.startswith("trusted.overlay.overlay.")]:
-            item.xattrs[name.replace(".overlay.overlay.", ".overlay.")] = item.xattrs.pop(name)  # type: ignore[index,attr-defined]
-    return tree
 
 
 def special(tree: dict[str, observe.Item]) -> bool:
