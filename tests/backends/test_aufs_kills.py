@@ -104,7 +104,7 @@ def each_kill(
     prepare: Callable[[AufsDriver], object],
     act: Callable[[AufsDriver], object],
 ) -> int:
-    """Kill ``act`` on a new home each time, open again, settle (killed, too), and check; give the last call's number."""
+    """Kill ``act`` on a new home each time, open again, settle (killed, too), and check; give the last number."""
     number = 1
     while True:
         driver = start()
