@@ -2,6 +2,7 @@
 
 import builtins
 import contextlib
+import ctypes
 import hashlib
 import os
 import pathlib
@@ -22,6 +23,10 @@ ENGINES = ("overlay-shadow", "copy")
 
 Opener = Callable[..., AufsDriver]
 """Opens a home with an engine, without trying it again."""
+
+_NOBODY = 65534
+_PR_SET_DUMPABLE = 4
+_CLONE_NEWNS, _CLONE_NEWUSER = 0x00020000, 0x10000000
 
 _CHANGING = (
     *("chmod", "chown", "fchmod", "fchown", "fsync", "link", "mkdir", "mknod", "removexattr", "rename", "rmdir"),
@@ -244,3 +249,20 @@ def tmpfs(place: pathlib.Path) -> Iterator[pathlib.Path]:
         yield place
     finally:
         mounts.detach(str(place), lazy=True)
+
+
+def as_plain_user(action: Callable[[], object], *, namespace: bool = False) -> None:
+    """Do something in a process of a user without privileges, as root of a user namespace of its own if asked to."""
+    in_child(lambda: (_become_plain(namespace=namespace), action()))
+
+
+def _become_plain(*, namespace: bool) -> None:
+    os.setgroups([])
+    os.setresgid(_NOBODY, _NOBODY, _NOBODY)
+    os.setresuid(_NOBODY, _NOBODY, _NOBODY)
+    if namespace:
+        library = ctypes.CDLL(None, use_errno=True)
+        library.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)  # else the files in /proc/self stay root's
+        assert library.unshare(_CLONE_NEWUSER | _CLONE_NEWNS) == 0, os.strerror(ctypes.get_errno())
+        for file, text in (("setgroups", "deny"), ("uid_map", f"0 {_NOBODY} 1"), ("gid_map", f"0 {_NOBODY} 1")):
+            pathlib.Path("/proc/self", file).write_text(text)

@@ -48,27 +48,35 @@ def to_rest(diff: str, lower: Lower, overlay: Dialect, rest: Dialect) -> bool:
         for entries in walk.directories():
             changing = walk.is_opaque() or any(overlay.is_whiteout(status) for _, status in entries)
             with walk.times_kept(changing=changing):
-                _directory_to_rest(walk, entries, overlay, rest)
-            marked = marked or walk.has_markers()
+                marked |= _directory_to_rest(walk, entries, overlay, rest)
     return marked
 
 
 def _directory_to_rest(
     walk: "_Walk", entries: list[tuple[bytes, os.stat_result]], overlay: Dialect, rest: Dialect
-) -> None:
+) -> bool:
+    """Translate one directory; say whether it holds markers now.
+
+    It is not listed again for that: what shows through a descriptor of entries
+    made since it was opened is unspecified (POSIX, readdir), and Btrfs leaves them out.
+    """
     own, below = walk.own.fd, walk.below
     opaque = walk.is_opaque()
+    marked = any(name.startswith(PREFIX) for name, _ in entries)
     # Also where it hides no directory but a file: aufs would go on looking below that.
     if opaque and walk.covers:
         rest.write_opaque(own)
+        marked = True
     for name, status in entries:
         if overlay.is_whiteout(status):
             if not opaque and below is not None and below.lookup(name) is not None:
                 rest.write_whiteout(own, name)
+                marked = True
             os.unlink(name, dir_fd=own)
         elif not stat.S_ISDIR(status.st_mode):  # a directory is looked at when it is entered
             _strip(own, name, overlay)
     _strip(own, b".", overlay)
+    return marked
 
 
 def to_overlay(diff: str, lower: Lower, overlay: Dialect) -> None:
@@ -148,10 +156,6 @@ class _Walk:
         if self.own.depth and read_mark(self.own.fd, mark) == b"y":
             return True
         return os.access(OPAQUE_NAME, os.F_OK, dir_fd=self.own.fd, follow_symlinks=False)
-
-    def has_markers(self) -> bool:
-        """Say whether the present directory holds ``.wh.`` names."""
-        return any(name.startswith(PREFIX) for name in map(os.fsencode, os.listdir(self.own.fd)))
 
     @contextlib.contextmanager
     def times_kept(self, *, changing: bool) -> Iterator[None]:
