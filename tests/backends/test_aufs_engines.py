@@ -1,5 +1,6 @@
 """Which engine is chosen and why, for root, in a user namespace and for a plain user; marks and engines that last."""
 
+import io
 import json
 import os
 import pathlib
@@ -12,7 +13,9 @@ import pytest
 from aufstools import ENGINES, Opener, as_plain_user, in_child, make, names, shown, written
 
 from graphdrivers import errors
+from graphdrivers.archive.restore import restore
 from graphdrivers.backends.aufs.driver import AufsDriver
+from graphdrivers.conformance.workbench import layer_tar
 from graphdrivers.linux import mounts
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root, and so does becoming another user")
@@ -235,9 +238,23 @@ def test_the_facts_of_a_layer(memory: pathlib.Path, opened: Opener, engine: str)
     ]
 
 
+REPLACING = layer_tar(["dir/", "dir/file", "dir/sub/", "dir/sub/file", "dir"])
+"""A directory with content that a file of the same layer replaces."""
+
+
+def given_back(driver: AufsDriver, diff: pathlib.Path, tar: bytes) -> bytes:
+    """Unpack a tar into a new layer and give it back from the layer and the header record."""
+    headers = io.BytesIO()
+    driver.create("tarred")
+    driver.apply("tarred", io.BytesIO(tar), headers=headers)
+    headers.seek(0)
+    with restore(headers, lambda path: os.open(os.path.join(os.fsencode(diff), path), os.O_RDONLY)) as stream:
+        return stream.read()
+
+
 @pytest.mark.parametrize("fs_type", ["xfs", "btrfs"])
 def test_other_file_systems(tmp_path: pathlib.Path, fs_type: str) -> None:
-    """On XFS and Btrfs both engines work, and a copied tree takes no room for its contents."""
+    """On XFS and Btrfs both engines work, a copied tree takes no room for its contents, and tars come back."""
     image, place = tmp_path / "image", tmp_path / fs_type
     place.mkdir()
     image.touch()
@@ -259,6 +276,7 @@ def test_other_file_systems(tmp_path: pathlib.Path, fs_type: str) -> None:
         written(driver, "child", lambda root: make(pathlib.Path(root), "small"))
         driver.settle("child")
         assert shown(driver, "layer")["large"].size == 32 << 20
+        assert given_back(driver, place / "home/diff/tarred", REPLACING) == REPLACING
         os.sync()
         taken = (before - os.statvfs(place).f_bfree) * os.statvfs(place).f_frsize
         assert taken < 8 << 20
