@@ -1,6 +1,6 @@
 # The two doors are `make demo` and `make test`; `make help` names the rest. tox.ini says what is tested and how.
 .DEFAULT_GOAL := help
-.PHONY: help demo test system lint docs reference clean
+.PHONY: help demo test system lint docs reference checks clean
 MAKEFLAGS += --no-print-directory
 
 # The first Python that is new enough makes the virtual environment; `make PYTHON=...` chooses another.
@@ -27,6 +27,9 @@ docs: .venv/tox ## the documentation, in docs/_build/html
 
 reference: .venv/project ## write docs/reference/commandline.rst anew from the command line's own help
 	@$(BIN)/python docs/write_commandline.py
+
+checks: .venv/project ## write the list of the conformance suite's checks anew from its files
+	@$(BIN)/python -m graphdrivers.conformance.suite
 
 clean: ## remove what was made here
 	rm -rf .venv .tox .debian-image build dist docs/_build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -51,7 +51,7 @@ class in place of a falsy instance.
 
 import abc
 from collections.abc import Iterator, Mapping
-from typing import BinaryIO, ClassVar
+from typing import BinaryIO, ClassVar, Protocol, runtime_checkable
 
 from graphdrivers.errors import GraphDriverError
 from graphdrivers.model import (
@@ -225,3 +225,20 @@ class Driver(abc.ABC):
 
     def close(self) -> None:
         """Let go of what the driver holds open. Idempotent."""
+
+
+@runtime_checkable
+class Tells(Protocol):
+    """What a driver may tell people beyond the contract; asked for with ``isinstance``, owed by nobody."""
+
+    def facts(self, layer: str | None = None) -> Mapping[str, str]:
+        """Give short facts under short names, in the order in which they are to be shown.
+
+        Args:
+            layer: what is true of this layer; ``None`` for the driver itself. A
+                layer that is made of several directories gives them as ``br0``,
+                ``br1``, ..., top first, each ``PATH=ROLE``.
+
+        Raises:
+            LayerNotFound: there is no such layer.
+        """

@@ -11,7 +11,7 @@ Catch ``GraphDriverError`` for everything but failed system calls; those are
     ├── DriverNotFound               no such driver, or its package fails to import
     ├── DriverConflict               two distributions offer the same name
     ├── PriorDriverState             the home holds another driver's (or two drivers') layers
-    ├── InvalidName, InvalidOption
+    ├── InvalidName, InvalidOption, InvalidDeviation
     ├── LayerError
     │   └── LayerNotFound, LayerExists, LayerInUse, LayerSealed, LayerNotSealed,
     │       LayerHasChildren, ChainTooDeep, ReservedNameError
@@ -173,6 +173,18 @@ class InvalidOption(GraphDriverError):
     template: ClassVar[str] = "option {option!r} of driver {driver}: {reason}"
     remedy: ClassVar[str] = "options are given as --opt KEY=VALUE"
     exit_code: ClassVar[int] = 21
+
+
+@attrs.define(eq=False)
+class InvalidDeviation(GraphDriverError):
+    """A driver declares that it fails a conformance check, in a way that nobody could follow up."""
+
+    check: str
+    reason: str
+
+    template: ClassVar[str] = "invalid deviation {check!r}: {reason}"
+    remedy: ClassVar[str] = "its driver has to give FILE::FUNCTION, a reason, and a link to where it is explained"
+    exit_code: ClassVar[int] = 22
 
 
 @attrs.define(eq=False)

@@ -28,7 +28,7 @@ from stevedore.exception import NoMatches
 
 from graphdrivers import errors
 from graphdrivers.driver import CONTRACT_VERSION, Driver
-from graphdrivers.model import Capabilities
+from graphdrivers.model import Capabilities, Deviation
 
 GROUP = "graphdrivers.drivers"
 """The entry-point group that drivers are offered in."""
@@ -62,6 +62,7 @@ class DriverInfo:
     engine: str = ""
     notes: tuple[str, ...] = ()
     capabilities: Capabilities | None = None
+    deviations: tuple[Deviation, ...] = ()
     error: str = ""
     """Why it could not even be loaded; empty when it could."""
 
@@ -164,7 +165,12 @@ def _described(blank: DriverInfo, offers: Sequence[_Offer], root: str | None, op
     except (errors.GraphDriverError, OSError) as error:
         return attrs.evolve(blank, usable=False, reason=str(error))
     return attrs.evolve(
-        blank, usable=True, engine=support.engine, notes=support.notes, capabilities=support.capabilities
+        blank,
+        usable=True,
+        engine=support.engine,
+        notes=support.notes,
+        capabilities=support.capabilities,
+        deviations=support.deviations,
     )
 
 

@@ -206,7 +206,11 @@ class Capabilities:
     """``mounts`` of a writable layer is one plain directory: no mount, no privilege."""
 
     ownership: bool = False
-    """Owners of files are kept; else all files belong to the caller and ``Applied.notes`` says how many did not."""
+    """Files have their owners; else all belong to the caller, and ``Applied.notes`` says how many should not."""
+
+    recorded_owners: bool = False
+    """Owners that this process cannot set are recorded beside the file (an xattr) and given back by ``diff`` and
+    ``changes``; the mounted tree shows the caller's."""
 
     devices: bool = False
     """Device nodes can be stored."""
@@ -227,6 +231,9 @@ class Capabilities:
 
     hard_links_across_layers: bool = False
     """Writing to one name of a parent's hard-linked file changes its other names too."""
+
+    stable_inodes: bool = False
+    """In one mount a file keeps its inode number when it is written to, and all its names have the same one."""
 
     native_diff: bool = False
     """``diff`` and ``changes`` cost O(changes), not O(image)."""
@@ -254,6 +261,35 @@ class Capabilities:
 
 
 @attrs.frozen
+class Deviation:
+    """One check of the conformance suite that a driver is known to fail, and where that is explained.
+
+    The suite expects the failure; it fails where the check passes after all.
+
+    Raises:
+        InvalidDeviation: there is no reason or no link, or the check is no ``FILE::FUNCTION``.
+    """
+
+    check: str
+    """``FILE::FUNCTION``, or one of several with its ``[PARAMETERS]``; ``*`` and ``?`` match as in the shell."""
+
+    reason: str
+    """In one line, for people."""
+
+    link: str
+    """Address of the page that says more: the bug, the commit, the manual."""
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse what nobody could follow up."""
+        if not all(self.check.partition("::")):
+            raise errors.InvalidDeviation(self.check, "a check is FILE::FUNCTION")
+        if not self.reason.strip():
+            raise errors.InvalidDeviation(self.check, "it gives no reason")
+        if not all(part.strip() for part in self.link.partition("://")):
+            raise errors.InvalidDeviation(self.check, f"it gives no link but {self.link!r}")
+
+
+@attrs.frozen
 class Support:
     """The result of a successful probe."""
 
@@ -263,3 +299,6 @@ class Support:
 
     notes: tuple[str, ...] = ()
     """What a person should know: what is slower or missing here, and why."""
+
+    deviations: tuple[Deviation, ...] = ()
+    """Checks of the conformance suite that are known to fail with this engine."""

@@ -17,7 +17,7 @@ from graphdrivers.archive.entries import Difference, Tree
 from graphdrivers.archive.equality import Proof
 from graphdrivers.archive.plain import EmptyTree, PlainTree
 from graphdrivers.archive.produce import produce
-from graphdrivers.archive.whiteouts import PLAIN
+from graphdrivers.archive.whiteouts import PLAIN, PLAIN_RECORDED
 from graphdrivers.driver import Driver
 from graphdrivers.linux import mountinfo, mounts
 from graphdrivers.model import Applied, Change, ChangeKind, LayerRecord, Limits, Mount, Profile, Progress, Usage
@@ -128,7 +128,8 @@ class NaiveDiff(Driver):
         plan = self.mounts(layer)
         _refuse_used(layer, plan)
         with mounts.opened(plan) as root:
-            target = Target(root, PLAIN, None, self.support.capabilities)
+            capabilities = self.support.capabilities
+            target = Target(root, PLAIN_RECORDED if capabilities.recorded_owners else PLAIN, None, capabilities)
             return apply(tar, target, headers=headers, limits=limits, progress=progress)
 
     def changes(self, layer: str) -> Iterator[Change]:
@@ -149,7 +150,8 @@ class NaiveDiff(Driver):
 
 @contextlib.contextmanager
 def _view(driver: Driver, layer: str) -> Iterator[PlainTree]:
-    with mounts.opened(driver.mounts(layer, view=True)) as root, PlainTree(root) as tree:
+    recorded = driver.support.capabilities.recorded_owners
+    with mounts.opened(driver.mounts(layer, view=True)) as root, PlainTree(root, recorded=recorded) as tree:
         yield tree
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import os
+import re
 
 import attrs
 import pytest
@@ -47,6 +48,26 @@ def test_names_are_text(name: object) -> None:
     """What is no text at all is refused too, not used."""
     with pytest.raises(errors.InvalidName):
         model.validate_layer_name(name)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("check", "reason", "link", "complaint"),
+    [
+        ("test_trees.py", "why", "https://bugs.example/1", "a check is FILE::FUNCTION"),
+        ("::test_owners", "why", "https://bugs.example/1", "a check is FILE::FUNCTION"),
+        ("test_trees.py::", "why", "https://bugs.example/1", "a check is FILE::FUNCTION"),
+        ("test_trees.py::test_owners", " ", "https://bugs.example/1", "it gives no reason"),
+        ("test_trees.py::test_owners", "why", "", "it gives no link but ''"),
+        ("test_trees.py::test_owners", "why", "see the docs", "it gives no link but 'see the docs'"),
+        ("test_trees.py::test_owners", "why", "https://", "it gives no link but 'https://'"),
+    ],
+)
+def test_a_deviation_can_be_followed_up(check: str, reason: str, link: str, complaint: str) -> None:
+    """A deviation without a check, a reason or a link cannot be made."""
+    with pytest.raises(errors.InvalidDeviation, match=re.escape(complaint)) as caught:
+        model.Deviation(check, reason, link)
+
+    assert caught.value.check == check
 
 
 @given(st.one_of(st.from_regex(r"\Asha256:[0-9a-f]{64}\Z"), st.from_regex(r"\Asha512:[0-9a-f]{128}\Z")))

@@ -12,6 +12,8 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 FOLDERS = ("graphdrivers", "plugins", "tests", "docs", "benchmarks")
 FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py") if "_build" not in path.parts)
+SCRIPTS = sorted((ROOT / "scripts").iterdir())
+FILES += [path for path in SCRIPTS if path.read_text(encoding="utf-8").startswith("#!/usr/bin/env python3\n")]
 FILE_WALL = 500
 FUNCTION_WALL = 60
 BLIND = {"Exception", "BaseException"}
@@ -82,10 +84,13 @@ def test_version_is_in_the_changelog() -> None:
     assert headings[0] == setup["metadata"]["version"]
 
 
-@pytest.mark.parametrize("script", [*sorted((ROOT / "scripts").iterdir()), ROOT / ".ci" / "run"], ids=lambda p: p.name)
+@pytest.mark.parametrize("script", [*SCRIPTS, ROOT / ".ci" / "run"], ids=lambda p: p.name)
 def test_scripts_parse(script: pathlib.Path) -> None:
-    """Every script may be executed and is understood by the shell that its first line names."""
+    """Every script may be executed and is understood by the shell, or the Python, that its first line names."""
     shell = script.read_text(encoding="utf-8").splitlines()[0].split("/")[-1].split()[-1]
 
     assert script.stat().st_mode & 0o111
+    if shell == "python3":
+        assert ast.parse(script.read_text(encoding="utf-8"))
+        return
     assert subprocess.run([shell, "-n", script], check=False, capture_output=True, text=True).stderr == ""

@@ -97,12 +97,14 @@ class _Apply:
         self._attributes = Attributes(target.dialect, target.capabilities)
         self._uid = self._attributes.uid
         self._touchy = self._attributes.touchy
+        self._regarded, self._enough = self._attributes.regarded, self._attributes.enough
         self._layered = target.lower is not None
         self._made: set[bytes] | None = None if self._layered or _is_empty(target.root) else set()
         self._tree = MergedTree(self.places, self._attributes, target.lower, self._made, recorder)
         self._hiding = Hiding(self._tree, self._attributes, target.dialect, layered=self._layered)
         self._room = limits.size if limits.size is not None else filesystems.free_bytes(target.root)
         self._skipped = 0
+        self._pseudo_links = False
         self._handlers = {
             entries.DIRECTORY: self._directory,
             entries.SYMLINK: self._symlink,
@@ -132,6 +134,8 @@ class _Apply:
 
     def finish(self) -> None:
         """Write what hides lower layers, then leave every directory as its last description says."""
+        if self._pseudo_links:
+            self._tree.clear(self.places.root, whiteouts.PSEUDO_LINKS)
         self._hiding.finish()
         self.places.close()
 
@@ -150,7 +154,7 @@ class _Apply:
             name = name[:-1]
         if b"/." in name or b"//" in name or name[:1] in _SUSPECT:
             name = clean(name)
-            if b".wh." in name and self._marker(name):
+            if b".wh." in name and self._marker(name, entry.kind):
                 return
         head, _, base = name.rpartition(b"/")
         if not name:
@@ -168,12 +172,19 @@ class _Apply:
             self._made.add(name)
             self._tree.touch(place.path)
 
-    def _marker(self, name: bytes) -> bool:
-        """Carry out a whiteout member, whatever its kind; False for an ordinary member."""
+    def _marker(self, name: bytes, kind: bytes) -> bool:
+        """Carry out a whiteout member, whatever its kind; False for a member to unpack.
+
+        That is an ordinary one, or a file that aufs kept for its other names:
+        those come as hard links to it, and at the end it goes.
+        """
         meaning, target = whiteouts.classify(name)
         if meaning is Meaning.ORDINARY:
             return False
         head = name.rpartition(b"/")[0]
+        if head == whiteouts.PSEUDO_LINKS and kind == entries.REGULAR:
+            self._pseudo_links = True
+            return False
         if meaning is Meaning.WHITEOUT:
             self._hiding.whiteout(head, target)
         elif meaning is Meaning.OPAQUE:
@@ -200,7 +211,12 @@ class _Apply:
             elif content and os.write(fd, content) != len(content):
                 os.lseek(fd, 0, os.SEEK_SET)
                 _write_all(fd, content, 0)
-            if entry.uid != self._uid or entry.gid != place.gid or entry.xattrs or mode & self._touchy:
+            if (
+                entry.uid != self._uid
+                or entry.gid != place.gid
+                or entry.xattrs
+                or mode & self._regarded != self._enough
+            ):
                 self._attributes.dress_file(fd, entry, place.gid)
             os.utime(fd, ns=(entry.mtime, entry.mtime))
         finally:

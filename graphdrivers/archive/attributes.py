@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from graphdrivers import errors
+from graphdrivers.archive import owners
 from graphdrivers.archive.acls import ACCESS
 from graphdrivers.archive.entries import Entry, Node
 from graphdrivers.archive.whiteouts import Dialect
@@ -18,6 +19,8 @@ from graphdrivers.linux import xattrs
 from graphdrivers.model import Capabilities
 
 _REFUSED = {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EINVAL, errno.ENOSPC, errno.E2BIG, errno.ERANGE}
+_OWNER = "owner not kept: the file belongs to the caller"
+_UNRECORDED = "owner not kept: only regular files and directories can carry a record of it"
 
 
 def current_umask() -> int:
@@ -39,9 +42,16 @@ class Attributes:
         """Follow what the driver found out it can keep."""
         self.uid = os.geteuid()
         self.keeps_owner = capabilities.ownership
+        self.records = dialect.records_owners
         umask = current_umask()
         self.touchy = umask | stat.S_ISUID | stat.S_ISGID
         """Mode bits that creating a file does not give it reliably."""
+        self._bound = owners.is_bound()
+        needed = owners.needed_bits(stat.S_IFREG) if self.records and self._bound else 0
+        self.regarded = self.touchy | needed
+        """Mode bits of a regular file that say whether creating it is enough."""
+        self.enough = -1 if umask & needed else needed
+        """What they are in that case."""
         self._dialect = dialect
         self._capabilities = capabilities
         self._lost: Counter[str] = Counter()
@@ -54,7 +64,7 @@ class Attributes:
         """Give ``target`` (a descriptor, or a name in ``dir_fd`` that is not followed) its owner."""
         if not self.keeps_owner:
             if (uid, gid) != (self.uid, os.getegid()):
-                self._lost["owner not kept: the file belongs to the caller"] += 1
+                self._lost[_UNRECORDED if self.records else _OWNER] += 1
             return
         try:
             if isinstance(target, int):
@@ -68,11 +78,13 @@ class Attributes:
 
     def dress_file(self, fd: int, entry: Entry, gid: int) -> None:
         """Finish a regular file or directory all but its times; ``gid`` is the group it was born with."""
-        if entry.uid != self.uid or entry.gid != gid:
+        if not self.records and (entry.uid != self.uid or entry.gid != gid):
             self.own(fd, entry.uid, entry.gid)
         if entry.xattrs:
+            if not entry.mode & stat.S_IWUSR:
+                os.fchmod(fd, stat.S_IRWXU)  # without privileges, setting xattrs takes it
             self.mark(fd, entry.xattrs)
-        os.fchmod(fd, entry.mode)
+        self._finish(fd, entry.uid, entry.gid, entry.mode)
         if ACCESS in entry.xattrs:  # chmod(2) changed its mask: some tools write the group's own bits into the mode
             self.mark(fd, {ACCESS: entry.xattrs[ACCESS]})
 
@@ -93,6 +105,8 @@ class Attributes:
             UnsupportedEntry: the kernel, file system or user cannot hold one.
         """
         for shown, value in marks.items():
+            if self.records and shown == owners.XATTR:
+                raise errors.UnsupportedEntry(f"xattr {shown!r} would be taken for the owner that is recorded here")
             name = self._dialect.escape(shown)
             try:
                 os.setxattr(target, name, value, follow_symlinks=isinstance(target, int))
@@ -105,7 +119,7 @@ class Attributes:
         if self.keeps_owner:
             os.fchown(fd, facts.st_uid, facts.st_gid)
         self.mark(fd, node.xattrs())
-        os.fchmod(fd, stat.S_IMODE(facts.st_mode))
+        self._finish(fd, facts.st_uid, facts.st_gid, stat.S_IMODE(facts.st_mode))
         return facts.st_mtime_ns
 
     def plain_directory(self, fd: int) -> None:
@@ -113,13 +127,20 @@ class Attributes:
         if self.keeps_owner:
             os.fchown(fd, 0, 0)
         self.strip(fd)
-        os.fchmod(fd, 0o755)
+        self._finish(fd, 0, 0, 0o755)
 
     def strip(self, fd: int, keep: Mapping[str, bytes] | None = None) -> None:
         """Remove the xattrs that an existing directory has and its new description lacks."""
         for name in os.listxattr(fd):
             if (keep is None or name not in keep) and name != "security.selinux" and not self._dialect.is_private(name):
                 os.removexattr(fd, name)
+
+    def _finish(self, fd: int, uid: int, gid: int, mode: int) -> None:
+        """Set the mode; record it and the owner where records are kept."""
+        if self.records:
+            owners.give(fd, uid, gid, mode, bound=self._bound)
+        else:
+            os.fchmod(fd, mode)
 
     def _refused(self, name: str, error: OSError) -> None:
         """Count an xattr that only a privileged process may set; refuse the member for any other."""

@@ -6,6 +6,7 @@ import stat
 from operator import attrgetter
 from typing import Self
 
+from graphdrivers.archive import owners
 from graphdrivers.archive.entries import Directory, Node
 from graphdrivers.archive.handles import Handle, Handles
 from graphdrivers.linux import xattrs
@@ -50,6 +51,22 @@ class PlainNode:
         return fd
 
 
+class RecordedNode(PlainNode):
+    """One entry of a real directory, with the owner and mode recorded for it."""
+
+    __slots__ = ()
+
+    def __init__(self, name: bytes, status: os.stat_result, parent: Handle) -> None:
+        """Describe ``name`` in ``parent``; ``status`` is its real one."""
+        super().__init__(name, owners.look(parent.fd(), name, status), parent)
+
+    def xattrs(self) -> dict[str, bytes]:
+        """Return all xattrs but the record."""
+        found = super().xattrs()
+        found.pop(owners.XATTR, None)
+        return found
+
+
 def read_directory(handle: Handle) -> list[tuple[bytes, os.stat_result]]:
     """Return names and ``lstat`` of what a directory holds, in no order; what vanishes meanwhile is left out."""
     encode = os.fsencode
@@ -70,28 +87,29 @@ def read_directory(handle: Handle) -> list[tuple[bytes, os.stat_result]]:
 class PlainDirectory:
     """An open real directory (`graphdrivers.archive.entries.Directory`)."""
 
-    __slots__ = ("_handle", "node")
+    __slots__ = ("_handle", "_kind", "node")
 
-    def __init__(self, node: Node, handle: Handle) -> None:
-        """Show the directory behind ``handle``, which is described by ``node``."""
+    def __init__(self, node: Node, handle: Handle, kind: type[PlainNode] = PlainNode) -> None:
+        """Show the directory behind ``handle``, which is described by ``node``; entries become nodes of a ``kind``."""
         self.node = node
         self._handle = handle
+        self._kind = kind
 
     def scan(self) -> list[Node]:
         """Return what it holds, sorted by name bytes."""
-        handle = self._handle
-        nodes: list[Node] = [PlainNode(name, status, handle) for name, status in read_directory(handle)]
+        handle, kind = self._handle, self._kind
+        nodes: list[Node] = [kind(name, status, handle) for name, status in read_directory(handle)]
         nodes.sort(key=by_name)
         return nodes
 
     def lookup(self, name: bytes) -> Node | None:
         """Return one entry without scanning."""
         status = self._handle.lstat(name)
-        return None if status is None else PlainNode(name, status, self._handle)
+        return None if status is None else self._kind(name, status, self._handle)
 
     def enter(self, node: Node) -> Directory:
         """Open an entry that is a directory; refuses a symbolic link put in its place meanwhile."""
-        return PlainDirectory(node, self._handle.child(node.name))
+        return PlainDirectory(node, self._handle.child(node.name), self._kind)
 
     def close(self) -> None:
         """Release the descriptor. Idempotent."""
@@ -111,14 +129,21 @@ class PlainTree:
     for use by several threads at once.
     """
 
-    def __init__(self, root_fd: int) -> None:
-        """Read below ``root_fd``, which the caller keeps open (and closes)."""
+    def __init__(self, root_fd: int, *, recorded: bool = False) -> None:
+        """Read below ``root_fd``, which the caller keeps open (and closes).
+
+        Args:
+            root_fd: the root directory.
+            recorded: show owners and modes as recorded (`graphdrivers.archive.owners`).
+        """
+        self._kind = RecordedNode if recorded else PlainNode
         self._handles = Handles()
         self._root = self._handles.root(root_fd)
 
     def root(self) -> Directory:
         """Open the root directory."""
-        return PlainDirectory(PlainNode(b"", os.fstat(self._root.fd()), self._root), self._root)
+        node = self._kind(b"", os.fstat(self._root.fd()), self._root)
+        return PlainDirectory(node, self._root, self._kind)
 
     def close(self) -> None:
         """Release every descriptor but the caller's. Idempotent."""

@@ -15,6 +15,7 @@ from typing import Self
 
 import attrs
 
+from graphdrivers.archive import owners
 from graphdrivers.archive.entries import Node
 from graphdrivers.archive.handles import OPEN_LIMIT, Handles
 from graphdrivers.archive.plain import PlainNode, by_name, read_directory
@@ -66,7 +67,7 @@ class Union:
         """Open the root directory."""
         stack = self.roots()
         top = stack[0]
-        node = UnionNode(b"", os.fstat(top.handle.fd()), top, None)
+        node = UnionNode(b"", _shown(top, b"", os.fstat(top.handle.fd())), top, None)
         directory = UnionDirectory(self, node, top, in_place=len(stack) > 1 or len(self.branches) == 1)
         directory.known = stack
         return directory
@@ -234,7 +235,9 @@ class UnionDirectory:
         for layer in self.stack():
             status = None if layer.dialect.is_marker(name) else layer.handle.lstat(name)
             if status is not None:
-                return None if layer.is_whiteout(name, status) else UnionNode(name, status, layer, self)
+                if layer.is_whiteout(name, status):
+                    return None
+                return UnionNode(name, _shown(layer, name, status), layer, self)
             if layer.hides(name):
                 return None
         return None
@@ -272,7 +275,10 @@ class UnionDirectory:
         markers = []
         marks = layer.dialect.devices
         marker_names = layer.dialect.marker_names
-        for name, status in read_directory(layer.handle):
+        listed = read_directory(layer.handle)
+        if layer.dialect.records_owners:
+            listed = [(name, _shown(layer, name, status)) for name, status in listed]
+        for name, status in listed:
             if marker_names and name.startswith(PREFIX):
                 markers.append(name)
             elif name not in decided:
@@ -282,6 +288,11 @@ class UnionDirectory:
             present = {name for name, _ in found}
             found.extend((name, None) for name in deleted_by(layer.handle.fd(), markers) - present - decided)
         return found
+
+
+def _shown(layer: Layer, name: bytes, status: os.stat_result) -> os.stat_result:
+    """Return an ``lstat`` as the layer records it, where it does."""
+    return owners.look(layer.handle.fd(), name, status) if layer.dialect.records_owners else status
 
 
 def _first(found: tuple[bytes, Node | None]) -> bytes:

@@ -18,6 +18,7 @@ import stat
 import attrs
 
 from graphdrivers import errors
+from graphdrivers.archive import owners
 
 PREFIX = b".wh."
 """A name that begins with this deletes, in lower layers, what follows it."""
@@ -27,6 +28,9 @@ RESERVED_PREFIX = b".wh..wh."
 
 OPAQUE_NAME = b".wh..wh..opq"
 """Inside a directory: nothing of lower layers shows through it."""
+
+PSEUDO_LINKS = b".wh..wh.plnk"
+"""At a layer's root: where aufs keeps one name of each file whose other names it could not link yet."""
 
 LONG_PREFIX = b".wh..wh.long-"
 """Begins the name of the marker that deletes a name too long for ``.wh.`` in front of it; see `whiteout_name`."""
@@ -119,6 +123,9 @@ class Dialect:
     devices: bool = False
     """Overlay's own marks act: a char device 0:0 is a whiteout, private xattrs say what a directory is."""
 
+    records_owners: bool = False
+    """Owners and modes that cannot be had are in an xattr of the file; see `graphdrivers.archive.owners`."""
+
     def is_whiteout(self, status: os.stat_result) -> bool:
         """Say whether this ``lstat`` is that of overlay's whiteout device."""
         return self.devices and stat.S_ISCHR(status.st_mode) and status.st_rdev == WHITEOUT_DEVICE
@@ -136,7 +143,9 @@ class Dialect:
         return self.namespace + mark
 
     def is_private(self, name: str) -> bool:
-        """Say whether this xattr is overlay's own, so that the merged view does not show it."""
+        """Say whether this xattr is overlay's own or records an owner, so that the merged view does not show it."""
+        if self.records_owners and name == owners.XATTR:
+            return True
         if not self.namespace or not name.startswith(self.namespace):
             return False
         return not name.startswith("overlay.", len(self.namespace))
@@ -158,6 +167,8 @@ class Dialect:
 
     def visible(self, stored: dict[str, bytes]) -> dict[str, bytes]:
         """Return stored xattrs as the merged view shows them: private ones left out, escapes undone."""
+        if self.records_owners and owners.XATTR in stored:
+            stored = {name: value for name, value in stored.items() if name != owners.XATTR}
         if not self.namespace or not any(name.startswith(self.namespace) for name in stored):
             return stored
         return {self.unescape(name): value for name, value in stored.items() if not self.is_private(name)}
@@ -207,6 +218,9 @@ class Dialect:
 PLAIN = Dialect("a plain tree")
 """A real tree: nothing is a mark."""
 
+PLAIN_RECORDED = Dialect("a plain tree with recorded owners", records_owners=True)
+"""A real tree made by a process that cannot give files away."""
+
 AUFS = Dialect("aufs", marker_names=True)
 """``.wh.`` files on disk: aufs branches, and a layer tar unpacked as it is."""
 
@@ -215,6 +229,12 @@ AUFS_ESCAPED = Dialect("aufs for overlay", marker_names=True, namespace="trusted
 
 AUFS_ESCAPED_USER = Dialect("aufs for overlay with user xattrs", marker_names=True, namespace="user.overlay.")
 """The same for overlays with ``userxattr``."""
+
+PLAIN_ESCAPED = Dialect("aufs for overlay, without whiteouts", namespace="trusted.overlay.")
+"""A layer of `AUFS_ESCAPED` that is known to hold no ``.wh.`` names, so that nobody looks for them."""
+
+PLAIN_ESCAPED_USER = Dialect("aufs for overlay with user xattrs, without whiteouts", namespace="user.overlay.")
+"""A layer of `AUFS_ESCAPED_USER` that is known to hold no ``.wh.`` names."""
 
 OVERLAY = Dialect("overlay", namespace="trusted.overlay.", devices=True)
 """Kernel overlayfs as root mounts it."""

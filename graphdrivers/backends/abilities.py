@@ -6,12 +6,11 @@ import functools
 import os
 import stat
 import struct
-import tempfile
 from collections.abc import Callable, Iterator
 
 from graphdrivers import errors
-from graphdrivers.backends import layerdirs
-from graphdrivers.linux import copying, mounts
+from graphdrivers.archive import owners
+from graphdrivers.linux import copying, durable, mounts
 from graphdrivers.model import Capabilities, Mount
 
 _STRANGERS = (0, 65534)
@@ -39,14 +38,13 @@ def scratch(driver: str, home: str) -> Iterator[str]:
     places = (os.path.join(home, "tmp"), home)
     parent = next((place for place in places if os.path.isdir(place)), os.path.dirname(home))
     try:
-        folder = tempfile.mkdtemp(prefix="probe-", dir=parent)
+        # Locked, so that a driver opening the same home meanwhile does not take it for a leftover.
+        staging = durable.Staging(parent)
     except OSError as error:
         reason = f"cannot make a folder in {parent!r}: {os.strerror(error.errno or 0)}"
         raise errors.PrerequisiteMissing(driver, reason, "choose a --root that this user can write to") from error
-    try:
-        yield folder
-    finally:
-        layerdirs.delete(parent, os.path.basename(folder))
+    with staging:
+        yield staging.path
 
 
 def tried(folder: str) -> Capabilities:
@@ -74,6 +72,13 @@ def tried(folder: str) -> Capabilities:
         )
     finally:
         os.close(fd)
+
+
+def notes_on_owners(can: Capabilities) -> list[str]:
+    """Say for people what becomes of owners that this process cannot give to files."""
+    if can.recorded_owners:
+        return [f"all files belong to the caller; {owners.XATTR} records the owners of files and directories"]
+    return [] if can.ownership else ["all files belong to the caller: giving them away needs root"]
 
 
 def views_are_readonly(folder: str) -> bool:

@@ -37,6 +37,9 @@ VERSION = 1
 
 _LABEL_MAX = 255
 
+_TRIES = 10
+"""How often a name may go and come back while it is read, before its folder is taken to lack ``layer.json``."""
+
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 """Names in which the mount table escapes nothing."""
 
@@ -210,9 +213,23 @@ class LayerDirs:
 
     def records(self) -> Iterator[LayerRecord]:
         """Give every layer, children before their parents."""
-        found = [(self.read(name), name) for name in self.names()]
-        for ancestry, name in sorted(found, key=lambda one: (-len(one[0].ancestors), one[1])):
-            yield LayerRecord(name, ancestry.parent, self.is_sealed(name))
+        found = []
+        for name in self.names():
+            sealed = self.is_sealed(name)
+            ancestry = self._listed(name)
+            if ancestry is not None:
+                found.append((ancestry, name, sealed))
+        for ancestry, name, sealed in sorted(found, key=lambda one: (-len(one[0].ancestors), one[1])):
+            yield LayerRecord(name, ancestry.parent, sealed)
+
+    def _listed(self, layer: str) -> LayerFile | None:
+        """Read a layer that was listed; ``None`` where another process has removed it since."""
+        for _ in range(_TRIES):
+            with contextlib.suppress(errors.LayerNotFound):
+                return self.read(layer)
+            if not self.exists(layer):
+                return None
+        raise errors.LayerNotFound(layer)
 
     def names(self) -> list[str]:
         """Give the names of all layers, checked."""
@@ -240,10 +257,9 @@ class LayerDirs:
             raise errors.LayerInUse(layer, f"at {where!r}")
 
     def remove(self, layer: str) -> None:
-        """Delete a layer: one rename, then its files. Idempotent."""
-        with durable.Staging(self._tmp) as staging, contextlib.suppress(FileNotFoundError):
-            # Out of sight at once; leaving the block deletes it.
-            os.rename(self.path(layer), os.path.join(staging.path, "layer"))
+        """Delete a layer: one rename, then its files. Idempotent; needs no room on the disk."""
+        with durable.discarding(self.path(layer), self._tmp):
+            pass  # out of sight; the deletion follows
 
     def sweep(self) -> None:
         """Delete what dead processes left in ``tmp``."""

@@ -4,7 +4,9 @@ Left where they are they could not be told from whiteouts once the layer is a
 tar. They are moved out of the tree, not deleted.
 """
 
+import contextlib
 import os
+import stat
 from collections.abc import Iterator
 
 from graphdrivers.archive.whiteouts import PREFIX
@@ -39,8 +41,26 @@ def _move(directory: int, name: bytes, shelf: str) -> None:
     before = os.fstat(directory)
     place = os.path.join(shelf, f"{len(os.listdir(shelf)):04}")
     os.mkdir(place, 0o700)
-    os.rename(name, os.path.join(os.fsencode(place), name), src_dir_fd=directory)
+    target = os.path.join(os.fsencode(place), name)
+    try:
+        os.rename(name, target, src_dir_fd=directory)
+    except PermissionError:  # without privileges, the caller may lack write permission to its own directories
+        with _writable(directory, name):
+            os.rename(name, target, src_dir_fd=directory)
     os.utime(directory, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@contextlib.contextmanager
+def _writable(directory: int, name: bytes) -> Iterator[None]:
+    """Allow the owner to move ``name`` out of a directory; a directory that moves needs the permission itself."""
+    mode = stat.S_IMODE(os.fstat(directory).st_mode)
+    os.fchmod(directory, mode | stat.S_IRWXU)
+    try:
+        if stat.S_ISDIR(os.lstat(name, dir_fd=directory).st_mode):
+            os.chmod(name, stat.S_IRWXU, dir_fd=directory)
+        yield
+    finally:
+        os.fchmod(directory, mode)
 
 
 def _found(root: int) -> Iterator[tuple[bytes, trees.DirStack, bytes]]:

@@ -6,6 +6,9 @@ share blocks between files (btrfs, xfs), a copy takes no space but its inodes.
 A layer's folder holds ``root`` (the whole tree) and, over a parent,
 ``baseline``: which inodes the copy made and when they last changed (ctime),
 which proves files unchanged without reading them (see ``baseline``).
+
+A home begun by a process that cannot give files away keeps owners in an xattr
+(`graphdrivers.archive.owners`), whoever opens it later.
 """
 
 import os
@@ -16,11 +19,12 @@ from typing import BinaryIO, ClassVar
 import attrs
 
 from graphdrivers import errors
+from graphdrivers.archive import owners
 from graphdrivers.archive.apply import Target, apply
 from graphdrivers.archive.entries import Node
 from graphdrivers.archive.equality import Proof
-from graphdrivers.archive.whiteouts import PLAIN
-from graphdrivers.backends import abilities, baseline, layerdirs, reserved, roots
+from graphdrivers.archive.whiteouts import PLAIN, PLAIN_RECORDED
+from graphdrivers.backends import abilities, baseline, layerdirs, recording, reserved, roots
 from graphdrivers.linux import copying
 from graphdrivers.model import Applied, LayerRecord, LayerSpec, Limits, Mount, Progress, Support
 from graphdrivers.naivediff import NaiveDiff
@@ -41,25 +45,34 @@ class VfsDriver(NaiveDiff):
         """Open ``home``; see `driver.Driver`."""
         super().__init__(home, options, support)
         _refuse_options(options)
-        self._dirs = layerdirs.LayerDirs(home, self.name, {})
+        recorded = support.capabilities.recorded_owners
+        self._dialect = PLAIN_RECORDED if recorded else PLAIN
+        self._dirs = layerdirs.LayerDirs(home, self.name, recording.lasting_options(recorded=recorded))
 
     @classmethod
     def probe(cls, home: str, options: Mapping[str, str]) -> Support:
         """Try what files can be here; the driver itself works on every file system."""
         _refuse_options(options)
-        layerdirs.recorded_options(home, NAME)
-        with abilities.scratch(NAME, home) as folder:
+        lasting = layerdirs.recorded_options(home, cls.name)
+        with abilities.scratch(cls.name, home) as folder:
             found = abilities.tried(folder)
             views = abilities.views_are_readonly(folder)
+        recorded = recording.records_owners(cls.name, home, found, lasting)
         capabilities = attrs.evolve(
-            found, mount_free=True, readonly_views=views, rename_directories=True, hard_links_across_layers=True
+            found,
+            ownership=found.ownership and not recorded,
+            recorded_owners=recorded,
+            mount_free=True,
+            readonly_views=views,
+            rename_directories=True,
+            hard_links_across_layers=True,
+            stable_inodes=True,
         )
         how = "shared blocks (FICLONE)" if found.reflink else "copied blocks"
         notes = ["each layer holds a copy of its parent's whole tree"]
         if not views:
             notes.append("views can be written to: a read-only mount needs root")
-        if not found.ownership:
-            notes.append("all files belong to the caller: giving them away needs root")
+        notes.extend(abilities.notes_on_owners(capabilities))
         return Support(capabilities, f"full copies, {how}", tuple(notes))
 
     def create(self, layer: str, parent: str | None = None, spec: LayerSpec = LayerSpec()) -> None:
@@ -70,7 +83,7 @@ class VfsDriver(NaiveDiff):
         with self._dirs.making(layer, ancestry) as folder:
             root = os.path.join(folder, _ROOT)
             if parent is None:
-                roots.make_root(root, ownership=self.support.capabilities.ownership)
+                roots.make_root(root, ownership=self.support.capabilities.ownership, dialect=self._dialect)
             else:
                 layerdirs.make_private(root)
                 _copy(self._dirs.path(parent, _ROOT), root, os.path.join(folder, _BASELINE))
@@ -106,7 +119,7 @@ class VfsDriver(NaiveDiff):
         self._dirs.writable(layer)
         self._dirs.refuse_mounted(layer, _ROOT)
         with layerdirs.directory(self._dirs.path(layer, _ROOT)) as root:
-            target = Target(root, PLAIN, None, self.support.capabilities)
+            target = Target(root, self._dialect, None, self.support.capabilities)
             return apply(tar, target, headers=headers, limits=limits, progress=progress)
 
     def layers(self) -> Iterator[LayerRecord]:
@@ -136,6 +149,9 @@ class VfsDriver(NaiveDiff):
         """Clean up after somebody wrote to a layer."""
         if not self._dirs.is_touched(layer):
             return
+        if self._dialect.records_owners:
+            with layerdirs.directory(self._dirs.path(layer, _ROOT)) as root:
+                owners.make_usable(root)
         aside = reserved.put_aside(self._dirs.path(layer, _ROOT), self._dirs.path(layer, "reserved"))
         self._dirs.rest(layer)
         if aside:

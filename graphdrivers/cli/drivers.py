@@ -22,7 +22,7 @@ def drivers(settings: Settings) -> None:
     if settings.json:
         output.document([as_document(info) for info in found])
         return
-    _show(found)
+    _show(found, settings)
 
 
 def as_document(info: loading.DriverInfo) -> dict[str, object]:
@@ -37,10 +37,11 @@ def as_document(info: loading.DriverInfo) -> dict[str, object]:
         "engine": info.engine or None,
         "notes": list(info.notes),
         "capabilities": None if info.capabilities is None else attrs.asdict(info.capabilities),
+        "deviations": [attrs.asdict(deviation) for deviation in info.deviations],
     }
 
 
-def _show(found: list[loading.DriverInfo]) -> None:
+def _show(found: list[loading.DriverInfo], settings: Settings) -> None:
     rows = [
         [info.name, f"{info.distribution} {info.version}", "yes" if info.usable else "no", info.engine or "-"]
         for info in found
@@ -52,6 +53,8 @@ def _show(found: list[loading.DriverInfo]) -> None:
             output.paragraph(info.name, can(info.capabilities))
             for note in info.notes:
                 output.paragraph(f"{info.name} note", note)
+            for deviation in info.deviations if settings.verbosity > 0 else ():
+                output.paragraph(f"{info.name} deviates", f"{deviation.check}: {deviation.reason}, {deviation.link}")
             continue
         output.paragraph(f"{info.name} cannot be used", info.reason)
         if info.fix:

@@ -123,15 +123,16 @@ def opened(settings: Settings) -> Iterator[Home]:
 def mounted(driver: Driver, layer: str) -> list[MountPoint]:
     """Give the mounts of a layer in this mount namespace, writable ones and views, by whoever made them.
 
-    A bind is found by its directory, any other by the source that the plan names.
+    Most drivers keep a layer in folders ``KIND/NAME`` of their home, which tells
+    whose a mount is without asking; only for the others is a mount planned, which
+    may make something ready.
 
     Raises:
         LayerNotFound: no layer of this name.
     """
-    found = []
-    for mount in driver.mounts(layer, view=True):
-        if mount.type == "bind":
-            found += mountinfo.users_of(mount.source)
-        else:
-            found += [one for one in mountinfo.read() if (one.fs_type, one.source) == (mount.type, mount.source)]
+    found = [mount for mount, path in mountinfo.users_within(driver.home) if layer in path.split("/")[1:2]]
+    if found or any(os.path.lexists(os.path.join(driver.home, kind, layer)) for kind in os.listdir(driver.home)):
+        return found
+    for plan in driver.mounts(layer, view=True):
+        found += [one for one in mountinfo.read() if (one.fs_type, one.source) == (plan.type, plan.source)]
     return found

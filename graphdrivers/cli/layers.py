@@ -16,6 +16,7 @@ from graphdrivers.model import LayerRecord, LayerSpec, Usage, validate_layer_nam
 _ELSEWHERE = {
     "apply": Lazy("graphdrivers.cli.tars", "apply", "Unpack a layer tar, compressed or not, into a layer."),
     "diff": Lazy("graphdrivers.cli.tars", "diff", "Write a layer's changes as an OCI layer tar."),
+    "inspect": Lazy("graphdrivers.cli.inspecting", "inspect", "What a layer is, and what it is made of on disk."),
     "mount": Lazy("graphdrivers.cli.mounting", "mount", "Mount a layer with its stack; print the path."),
     "umount": Lazy("graphdrivers.cli.mounting", "umount", "Unmount a layer, by its name or a path."),
 }

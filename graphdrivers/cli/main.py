@@ -24,6 +24,8 @@ _COMMANDS = {
     ),
     "layer": Lazy("graphdrivers.cli.layers", "layer", "The driver's verbs on one layer, for scripts and debugging."),
     "bench": Lazy("graphdrivers.cli.measure", "bench", "Measure the drivers of this machine side by side."),
+    "conform": Lazy("graphdrivers.cli.conform", "conform", "Check a driver against the contract, as its author would."),
+    "status": Lazy("graphdrivers.cli.inspecting", "status", "The root in use: driver, engine, layers, disk."),
     "doctor": Lazy(
         "graphdrivers.cli.upkeep", "doctor", "What works on this machine, what to change, what was left behind."
     ),

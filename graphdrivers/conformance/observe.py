@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 import attrs
 
+from graphdrivers.archive import owners
 from graphdrivers.linux import trees, xattrs
 
 _LABELS = frozenset({"security.selinux", "security.SMACK64"})
@@ -36,16 +37,19 @@ class Item:
     """All names of the same inode in the tree."""
 
 
-def snapshot(root: int | str, *, resolution: int = 1) -> dict[str, Item]:
+def snapshot(root: int | str, *, resolution: int = 1, recorded_modes: bool = False) -> dict[str, Item]:
     """Read a whole tree; the root itself is the path ``.``.
 
     Args:
         root: an open directory or a path.
         resolution: in ns; modification times are rounded down to it.
+        recorded_modes: show modes as they are recorded where owners are (`graphdrivers.archive.owners`), and no
+            record; the owners shown are those that the files have.
     """
     fd = os.dup(root) if isinstance(root, int) else os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        return _snapshot(fd, resolution)
+        found = _snapshot(fd, resolution)
+        return {path: _as_recorded(item) for path, item in found.items()} if recorded_modes else found
     finally:
         os.close(fd)
 
@@ -70,7 +74,7 @@ def assert_same(expected: Mapping[str, Item], actual: Mapping[str, Item]) -> Non
 
 
 def _snapshot(root: int, resolution: int) -> dict[str, Item]:
-    found = {path: _look(root, path, status) for path, status in _walk(root)}
+    found = {path: _look(root, path, status) for path, status in walk(root)}
     names: dict[tuple[int, int], set[str]] = {}
     for path, (_, inode) in found.items():
         names.setdefault(inode, set()).add(path)
@@ -81,8 +85,17 @@ def _snapshot(root: int, resolution: int) -> dict[str, Item]:
     return rounded
 
 
-def _walk(root: int) -> Iterator[tuple[str, os.stat_result]]:
-    """Give every path with its ``lstat``, without recursion."""
+def _as_recorded(item: Item) -> Item:
+    value = item.xattrs.get(owners.XATTR)
+    if value is None:
+        return item
+    status = owners.shown(os.stat_result((item.kind | item.mode, *[0] * 9)), value)
+    marks = {name: mark for name, mark in item.xattrs.items() if name != owners.XATTR}
+    return attrs.evolve(item, mode=stat.S_IMODE(status.st_mode), xattrs=marks)
+
+
+def walk(root: int) -> Iterator[tuple[str, os.stat_result]]:
+    """Give every path below an open directory, itself (``.``) first, with its ``lstat``; without recursion."""
     yield ".", os.fstat(root)
     with trees.DirStack(root) as stack:
         pending: list[list[bytes]] = []

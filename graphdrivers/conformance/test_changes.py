@@ -1,11 +1,13 @@
 """Changes: exactly what differs from the parent, as Docker lists it."""
 
 import os
+import stat
 
 import pytest
 
 from graphdrivers.conformance.edits import (
     Chmod,
+    Chown,
     Create,
     Edit,
     Link,
@@ -13,6 +15,7 @@ from graphdrivers.conformance.edits import (
     Mknod,
     Remove,
     Rename,
+    SetXattr,
     Symlink,
     Utime,
     Write,
@@ -74,11 +77,28 @@ def test_a_deleted_directory_is_one_change(bench: Workbench) -> None:
 
 
 def test_attributes_alone_are_changes(bench: Workbench) -> None:
-    """A new mode or time of a file or directory is a change; what lies in that directory is not."""
-    base: list[Edit] = [Mkdir("dir"), Create("dir/in"), Create("mode"), Create("time"), Create("same")]
+    """A new mode, time, owner or xattr of a file or directory is a change; what lies in that directory is not."""
+    base: list[Edit] = [Mkdir("dir"), Create("dir/in"), *map(Create, ("mode", "owner", "same", "time", "xattr"))]
     changes: list[Edit] = [Chmod("dir", 0o700), Chmod("mode", 0o600), Utime("time", 12)]
+    changes += [Chown("owner", 1, 2)] if bench.can.ownership else []
+    changes += [SetXattr("xattr", "user.note", b"new")] if bench.can.user_xattrs else []
 
-    assert _changes(bench, base, changes) == [("C", "/dir"), ("C", "/mode"), ("C", "/time")]
+    assert _changes(bench, base, changes) == [("C", f"/{path}") for path in sorted(edit.path for edit in changes)]
+
+
+def test_another_target_or_device(bench: Workbench) -> None:
+    """A link that leads elsewhere and a node of another device are changed, although size and time are the same."""
+
+    def nodes(target: str, minor: int) -> list[Edit]:
+        made: list[Edit] = [Symlink("link", target), Utime("link", 7)]
+        if bench.can.devices:
+            made += [Mknod("node", stat.S_IFCHR | 0o644, (1, minor)), Utime("node", 7)]
+        return made
+
+    base = nodes("one", 3)
+    paths = [edit.path for edit in base if isinstance(edit, Utime)]
+
+    assert _changes(bench, base, [*map(Remove, paths), *nodes("two", 5)]) == [("C", f"/{path}") for path in paths]
 
 
 def test_what_was_touched_and_put_back_is_no_change(bench: Workbench) -> None:

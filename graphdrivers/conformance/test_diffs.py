@@ -1,13 +1,16 @@
 """Diffs: tars that give the layer back anywhere, equal bytes from every driver."""
 
 import contextlib
+import functools
 import hashlib
 import io
+import os
 from typing import BinaryIO
 
 import pytest
 
 from graphdrivers import errors, naivediff
+from graphdrivers.archive.restore import restore
 from graphdrivers.conformance.edits import (
     Chmod,
     Create,
@@ -24,11 +27,11 @@ from graphdrivers.conformance.edits import (
 )
 from graphdrivers.conformance.observe import assert_same
 from graphdrivers.conformance.randomly import random_edits
-from graphdrivers.conformance.workbench import Workbench, directory, layer_tar, names_in
-from graphdrivers.model import ChangeKind, Profile
+from graphdrivers.conformance.workbench import Member, Workbench, directory, layer_tar, names_in
+from graphdrivers.model import ChangeKind, Limits, Profile
 
 _BASE: list[Edit] = [
-    Mkdir("dir"),
+    Mkdir("dir", 0o1771),
     Create("dir/a", b"1"),
     Create("dir/b", b"2" * 5000),
     Mkdir("dir/sub"),
@@ -125,13 +128,16 @@ def test_a_diff_of_nothing(bench: Workbench) -> None:
 
 
 def test_a_diff_can_be_closed_early(bench: Workbench) -> None:
-    """Whoever stops reading closes the stream, at any point; the driver works on."""
+    """Whoever stops reading closes the stream, at any point; nothing stays open and the driver works on."""
     _, child = _stack(bench)
+    opened = []
     for read in (0, 1, 3000):
         stream = bench.driver.diff(child)
         stream.read(read)
         stream.close()
+        opened.append(len(os.listdir("/proc/self/fd")))
 
+    assert opened[-1] <= opened[0]
     assert bench.diff(child)
 
 
@@ -156,6 +162,17 @@ def test_applied_is_reported(bench: Workbench) -> None:
     assert applied.diff_id == f"sha256:{hashlib.sha256(tar).hexdigest()}"
     assert progress[-1] == len(tar)
     assert (usage.bytes, usage.inodes) == (applied.size, 3)
+
+
+def test_progress_can_cancel(bench: Workbench) -> None:
+    """What the progress callback raises ends the unpacking and comes out; the layer can be removed and made again."""
+    tar = layer_tar([f"file{number}" for number in range(600)])
+    bench.driver.create("layer")
+    with pytest.raises(_Cancelled):
+        bench.driver.apply("layer", io.BytesIO(tar), progress=_cancel)
+    bench.driver.remove("layer")
+
+    assert len(bench.contents(bench.applied("layer", None, tar))) == 600
 
 
 def test_a_refused_tar_leaves_a_removable_layer(bench: Workbench) -> None:
@@ -190,9 +207,45 @@ def test_usage_counts_each_inode_once(bench: Workbench) -> None:
     child = bench.driver.usage("child")
 
     assert (usage.bytes, usage.inodes) == (size + 1000, 3)
-    assert usage.disk < size
-    if bench.can.copy_on_write:
-        assert (child.bytes, child.inodes) == (5, 1)
+    assert 0 < usage.disk < size
+    assert (child.bytes, child.inodes) == (5, 1)
+
+
+def test_holes_take_no_room(bench: Workbench) -> None:
+    """The holes of a file stay holes in a child, when the child copies the file, and in what is made of its diff."""
+    size = 8 << 20
+    bench.layer("base", None, [Punch("sparse", size)])
+    bench.layer("child", "base", [Chmod("sparse", 0o600)])
+    bench.applied("copy", "base", bench.diff("child"))
+    for layer in ("base", "child", "copy"):
+        with bench.viewing(layer) as root:
+            assert os.stat(os.path.join(root, "sparse")).st_blocks * 512 < size, layer
+
+
+@pytest.mark.parametrize("limits", [Limits(members=2), Limits(size=2)], ids=["members", "size"])
+def test_limits_hold(bench: Workbench, limits: Limits) -> None:
+    """A tar that asks for more than it may is refused, naming the limit; one that asks for just as much is not."""
+    bench.driver.create("over")
+    with pytest.raises(errors.LimitExceeded) as caught:
+        bench.driver.apply("over", io.BytesIO(layer_tar(["a", "b", "c"])), limits=limits)
+    bench.driver.create("within")
+    bench.driver.apply("within", io.BytesIO(layer_tar(["a", "b"])), limits=limits)
+
+    assert getattr(limits, caught.value.limit) == 2
+
+
+def test_a_record_gives_the_tar_back(bench: Workbench) -> None:
+    """With the record of its headers and its own files a layer is the identical tar again, trailing bytes too."""
+    tar = layer_tar(["dir/", "dir/file", Member("dir/file", b"twice"), "other", ".wh.gone"]) + b"trailing"
+    record = io.BytesIO()
+    bench.driver.create("layer")
+    bench.driver.apply("layer", io.BytesIO(tar), headers=record)
+    bench.driver.seal("layer")
+    record.seek(0)
+    with bench.viewing("layer") as root:
+        opened = functools.partial(_open_below, root)
+        with contextlib.closing(restore(record, opened)) as stream:
+            assert _read(stream) == tar
 
 
 def test_random_stacks_round_trip(bench: Workbench) -> None:
@@ -222,12 +275,25 @@ def test_changes_and_diff_tell_the_same(bench: Workbench) -> None:
 
 
 def test_xattrs_travel(bench: Workbench) -> None:
-    """Xattrs are in a full diff and come back."""
+    """Xattrs of files, directories and the root are in a full diff and come back."""
     bench.needs("user_xattrs")
-    bench.layer("base", None, [Create("file"), SetXattr("file", "user.note", b"\x00\n=\xff" * 20)])
+    marked = [SetXattr(path, "user.note", b"\x00\n=\xff" * 20) for path in ("file", "dir", "")]
+    bench.layer("base", None, [Create("file"), Mkdir("dir"), *marked])
     bench.applied("copy", None, bench.diff("base"))
 
     assert_same(bench.tree("base"), bench.tree("copy"))
+
+
+class _Cancelled(Exception):
+    """Somebody has lost interest."""
+
+
+def _cancel(consumed: int) -> None:
+    raise _Cancelled(consumed)
+
+
+def _open_below(root: str, path: bytes) -> int:
+    return os.open(os.path.join(os.fsencode(root), path), os.O_RDONLY)
 
 
 def _read(stream: BinaryIO) -> bytes:

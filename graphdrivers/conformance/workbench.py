@@ -11,10 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import attrs
 import pytest
 
+from graphdrivers.archive import owners
 from graphdrivers.conformance import edits, observe
 from graphdrivers.driver import Driver
-from graphdrivers.linux import mounts
-from graphdrivers.model import Change
+from graphdrivers.linux import mounts, namespaces
+from graphdrivers.model import Change, Profile
 
 OLDEST = 1_600_000_000
 """Modification time, in seconds, of what `layer_tar` describes."""
@@ -27,6 +28,8 @@ class Workbench:
         """Work with ``driver``; ``scratch`` is an empty directory for flat trees."""
         self.driver = driver
         self.can = driver.support.capabilities
+        self.bound = not namespaces.has_capability("CAP_DAC_OVERRIDE")
+        """Permissions bind this process: it can do nothing with files that it took its own permissions from."""
         self._scratch = scratch
         self._flats = 0
 
@@ -53,13 +56,29 @@ class Workbench:
         with mounts.opened(self.driver.mounts(layer, view=True)) as root:
             yield f"/proc/self/fd/{root}"
 
+    @contextlib.contextmanager
+    def attached(self, layer: str, folder: str, *, view: bool = False) -> Iterator[str]:
+        """Mount a layer where every process sees it, on a new folder in ``folder``; it is not settled afterwards."""
+        place = os.path.join(folder, "place")
+        os.mkdir(place)
+        try:
+            mounts.attach(self.driver.mounts(layer, view=view), place)
+        except PermissionError:
+            os.rmdir(place)
+            pytest.skip("gated: this user may not mount")
+        try:
+            yield place
+        finally:
+            mounts.detach(place)
+            os.rmdir(place)
+
     def layer(
         self, name: str, parent: str | None = None, changes: Sequence[edits.Edit] = (), *, seal: bool = True
     ) -> str:
         """Create a layer, edit it through its mount, seal it."""
         self.driver.create(name, parent)
         with self.writing(name) as root:
-            edits.replay(changes, root)
+            edits.replay(self._fit(changes), root)
         if seal:
             self.driver.seal(name)
         return name
@@ -80,17 +99,34 @@ class Workbench:
         os.chmod(root, 0o755)  # noqa: S103 - as the root of an image is
         os.utime(root, ns=(0, 0))
         for changes in rounds:
-            edits.replay(changes, root)
+            edits.replay(self._fit(changes), root)
         return root
+
+    def _fit(self, changes: Sequence[edits.Edit]) -> Sequence[edits.Edit]:
+        """Leave the caller its permissions where it could not read its own files otherwise, and no driver could."""
+        if not self.bound or self.can.recorded_owners:
+            return changes
+        with_mode = (edits.Create, edits.Mkdir, edits.Chmod)
+        return [attrs.evolve(one, mode=one.mode | 0o700) if isinstance(one, with_mode) else one for one in changes]
 
     def tree(self, layer: str) -> dict[str, observe.Item]:
         """Look at a sealed layer's merged tree."""
         with self.viewing(layer) as root:
-            return observe.snapshot(root, resolution=self.can.time_resolution)
+            return self.look(root)
+
+    def look(self, root: str) -> dict[str, observe.Item]:
+        """Look at a mounted tree, as precisely as the driver can."""
+        return observe.snapshot(root, resolution=self.can.time_resolution, recorded_modes=self.can.recorded_owners)
 
     def flat_tree(self, root: str) -> dict[str, observe.Item]:
         """Look at a flat directory, as precisely as the driver can."""
-        return observe.snapshot(root, resolution=self.can.time_resolution)
+        if self.can.recorded_owners:
+            fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                owners.make_usable(fd)
+            finally:
+                os.close(fd)
+        return observe.snapshot(root, resolution=self.can.time_resolution, recorded_modes=self.can.recorded_owners)
 
     def contents(self, layer: str) -> dict[str, str]:
         """Give what a sealed layer shows: text of files, ``/`` for directories, ``-> TARGET`` for links, ``?`` else."""
@@ -108,9 +144,9 @@ class Workbench:
     def _changes(self, layer: str) -> list[Change]:
         return list(self.driver.changes(layer))
 
-    def diff(self, layer: str) -> bytes:
+    def diff(self, layer: str, profile: Profile = Profile.FULL) -> bytes:
         """Read the diff of a layer."""
-        with contextlib.closing(self.driver.diff(layer)) as stream:
+        with contextlib.closing(self.driver.diff(layer, profile=profile)) as stream:
             return b"".join(iter(lambda: stream.read(1 << 20), b""))
 
     def forget(self) -> None:
@@ -132,6 +168,8 @@ class Member:
     mode: int = 0o644
     device: tuple[int, int] = (0, 0)
     xattrs: Mapping[str, bytes] = attrs.Factory(dict)
+    owner: tuple[int, int] | None = None
+    """User and group; else the caller's."""
 
 
 def directory(name: str, mode: int = 0o755) -> Member:
@@ -175,7 +213,7 @@ def _tar_member(member: Member) -> tuple[tarfile.TarInfo, io.BytesIO]:
     header = tarfile.TarInfo(member.name)
     header.type, header.linkname, header.mode = member.kind, member.target, member.mode
     header.mtime, header.size = OLDEST, len(member.content)
-    header.uid, header.gid = os.geteuid(), os.getegid()
+    header.uid, header.gid = member.owner or (os.geteuid(), os.getegid())
     header.devmajor, header.devminor = member.device
     header.pax_headers = {
         f"SCHILY.xattr.{name}": value.decode("utf-8", "surrogateescape") for name, value in member.xattrs.items()

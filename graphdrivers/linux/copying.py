@@ -207,6 +207,8 @@ class _TreeCopy:
         attributes = xattrs.read_all(src)
         if attributes:
             os.fchown(dst, status.st_uid, status.st_gid)
+            if not status.st_mode & stat.S_IWUSR:
+                os.fchmod(dst, stat.S_IRUSR | stat.S_IWUSR)  # without privileges, writing xattrs takes it
             xattrs.write_all(dst, attributes)
         os.utime(dst, ns=(status.st_atime_ns, status.st_mtime_ns))
         made = os.fstat(dst)

@@ -168,6 +168,30 @@ class Staging:
             os.close(parent_fd)
 
 
+@contextlib.contextmanager
+def discarding(path: str, parent: str) -> Iterator[None]:
+    """Move a directory out of sight into ``parent``, atomically; it is deleted at the end of the block. Idempotent.
+
+    Takes no room on the disk, so that a full one can be emptied. What a killed
+    process leaves in ``parent`` is found by `Staging.leftovers`.
+
+    Raises:
+        OSError: ``EBUSY``, with the move done and nothing deleted, while something is mounted in it.
+    """
+    name = f"old-{os.urandom(8).hex()}"
+    with contextlib.ExitStack() as stack:
+        parent_fd = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        stack.callback(os.close, parent_fd)
+        with contextlib.suppress(FileNotFoundError):
+            opened = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            stack.callback(os.close, opened)
+            with contextlib.suppress(BlockingIOError):  # somebody else is discarding it and has the lock: as good
+                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.rename(path, name, dst_dir_fd=parent_fd)
+        yield
+        trees.remove_tree(parent_fd, os.fsencode(name))
+
+
 def _lock(parent_fd: int, name: str) -> int | None:
     """Open and lock what has a name; ``None`` if it is locked by someone else, or gone."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

@@ -3,6 +3,7 @@
 import ctypes
 import errno
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -53,6 +54,12 @@ _BUFFER = 512
 """More bytes than ``struct statfs`` has anywhere; its first word is the type."""
 
 
+def is_known(name: str) -> bool:
+    """Say whether the kernel has a file system of this type now. Source: proc_filesystems(5)."""
+    with open("/proc/filesystems", encoding="ascii") as file:
+        return any(line.split()[-1] == name for line in file)
+
+
 def fs_type(target: int | str | bytes) -> str:
     """Name the type of the file system at an open file or a path; an unknown one by its number (``0x1234``)."""
     buffer = (ctypes.c_long * (_BUFFER // ctypes.sizeof(ctypes.c_long)))()
@@ -65,8 +72,13 @@ def fs_type(target: int | str | bytes) -> str:
 
 
 def free_bytes(fd: int) -> int:
-    """Give the bytes that the caller can still write to the file system."""
+    """Give the bytes that the caller can still write to the file system; a huge number where it does not count them.
+
+    Source: statfs(2): what does not apply to a file system (ramfs, tmpfs without a size) is 0.
+    """
     usage = os.fstatvfs(fd)
+    if not usage.f_blocks:
+        return sys.maxsize
     return usage.f_bavail * usage.f_frsize
 
 

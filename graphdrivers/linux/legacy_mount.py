@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from graphdrivers.errors import SyscallError
-from graphdrivers.linux import mountapi, resolve
+from graphdrivers.linux import aufs_mount, mountapi, resolve
 from graphdrivers.linux.libc import check, function
 from graphdrivers.model import Mount
 
@@ -98,6 +98,8 @@ def _mount(mount: Mount, place: str, stack: contextlib.ExitStack) -> None:
             settings.append((key, value))
     if mount.type == "overlay":
         _overlay(mount.source or "overlay", place, flags, settings, stack)
+    elif mount.type == aufs_mount.TYPE:
+        aufs_mount.mount(mount.source or "none", place, flags, settings, _limit())
     elif mount.type == "bind":
         if settings:
             raise ValueError(f"a bind mount has no option {settings[0][0]!r}")

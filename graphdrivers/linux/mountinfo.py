@@ -5,7 +5,7 @@ Source: proc_pid_mountinfo(5). Detached mounts are not in it.
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import attrs
 
@@ -94,6 +94,48 @@ def users_of(directory: str) -> list[MountPoint]:
     names = {real, os.path.abspath(directory)}
     inside = _path_inside(table, own_mount, real)
     return [mount for mount in table if _uses(mount, own_mount, inside, names, identity)]
+
+
+def users_within(directory: str) -> list[tuple[MountPoint, str]]:
+    """Give the mounts that are of something below ``directory``, each with the path of that relative to it.
+
+    Looked at are the directory that is bound, an overlay's upper directory (its
+    topmost lower one where it has none), and the source. Mounts of other mount
+    namespaces cannot be seen.
+
+    Raises:
+        OSError: it does not exist.
+    """
+    directory_fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        own_mount = _mount_id(directory_fd)
+        real = os.readlink(f"/proc/self/fd/{directory_fd}")
+    finally:
+        os.close(directory_fd)
+    table = read()
+    device, inside = _path_inside(table, own_mount, real) or ("", "")
+    found = []
+    for mount in table:
+        path = _first_below([mount.source, *_top_directory(mount)], [real, os.path.abspath(directory)])
+        if not path and mount.device == device and mount.mount_id != own_mount:
+            path = _first_below([mount.root], [inside])
+        if path:
+            found.append((mount, path))
+    return found
+
+
+def _top_directory(mount: MountPoint) -> Iterator[str]:
+    """Give the directory of an overlay that is on top, as it is and with the escapes of mount(2) undone."""
+    if mount.fs_type == "overlay":
+        lower = mount.option("lowerdir+") or re.split(r"(?<!\\):", mount.option("lowerdir") or "")[0]
+        top = mount.option("upperdir") or lower
+        yield from (top, _ESCAPE.sub(r"\1", top))
+
+
+def _first_below(paths: Iterable[str], directories: Iterable[str]) -> str:
+    """Give the first of some paths that is below a directory, relative to that; empty where none is."""
+    prefixes = [directory.rstrip("/") + "/" for directory in directories]
+    return next((path[len(prefix) :] for path in paths for prefix in prefixes if path.startswith(prefix)), "")
 
 
 def _uses(

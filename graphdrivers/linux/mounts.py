@@ -10,8 +10,10 @@ import errno
 import os
 from collections.abc import Iterator, Sequence
 
+import attrs
+
 from graphdrivers.errors import SyscallError
-from graphdrivers.linux import legacy_mount, mountapi, probe, resolve
+from graphdrivers.linux import aufs_mount, legacy_mount, mountapi, probe, resolve
 from graphdrivers.linux.libc import AT_FDCWD, c_string
 from graphdrivers.model import Mount
 
@@ -101,7 +103,9 @@ def detach(target: str, *, lazy: bool = False) -> None:
 
 
 def _by_descriptor(mount: Mount) -> bool:
-    """Tell whether the new mount API can do this one here."""
+    """Tell whether the new mount API can do this one here; aufs is mounted in several steps by the old one."""
+    if mount.type == aufs_mount.TYPE:
+        return False
     return probe.has_lowerdir_append() if mount.type == "overlay" else probe.has_new_mount_api()
 
 
@@ -147,8 +151,10 @@ def _passing_root(plan: Sequence[Mount]) -> int:
     """Mount somewhere for a moment, open the root, and detach again: the descriptor keeps it alive."""
     place = os.path.join(_SCRATCH, f"graphdrivers-{os.urandom(8).hex()}")
     os.mkdir(place, 0o700)
+    # As a detached mount has them, and from the first moment on.
+    careful = [attrs.evolve(mount, options=(*mount.options, ("nosuid", None), ("nodev", None))) for mount in plan]
     try:
-        attach(plan, place)
+        attach(careful, place)
         try:
             if len(plan) == 1:
                 return os.open(place, _PLACE)

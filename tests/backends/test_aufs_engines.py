@@ -53,6 +53,12 @@ def use(driver: AufsDriver) -> list[str]:
     return sorted(shown(driver, "top"))
 
 
+def refusals(driver: AufsDriver) -> dict[str, str]:
+    """Give the engines that were refused, and why, as the facts of the driver tell it."""
+    told = [value for key, value in driver.facts().items() if key.startswith("refused")]
+    return {text.split()[1]: text.partition(" is not used: ")[2] for text in told}
+
+
 USED = [".", "dir", "dir/new", "gone", "gone/again", "kept"]
 LEFT = {
     "overlay-shadow": [".wh.gone", "dir", "dir/.wh..wh..opq", "dir/new"],
@@ -62,15 +68,17 @@ LEFT = {
 
 
 def test_root_gets_overlay(tmp_path: pathlib.Path) -> None:
-    """The first engine that lives through its trial is taken, nothing is refused, and nothing of the trial is left."""
+    """The first engine that lives through its trial is taken, and nothing of the trials is left."""
+    if "aufs" in pathlib.Path("/proc/filesystems").read_text():
+        pytest.skip("this kernel has aufs, which comes first")
     driver = probed(tmp_path / "home")
 
     assert driver.support.engine.startswith("overlay-shadow (kernel overlayfs over shadow branches, ")
     assert driver.facts()["engine"] == "overlay-shadow"
     assert driver.support.capabilities.max_depth == 250
-    assert not [note for note in driver.support.notes if note.startswith("engine ")]
+    assert refusals(driver) == {"aufs": "this kernel has no aufs"}
     assert os.listdir(tmp_path / "home/tmp") == []
-    assert json.loads((tmp_path / "home/driver.json").read_text())["options"] == {"marks": "trusted"}
+    assert json.loads((tmp_path / "home/driver.json").read_text())["options"]["marks"] == "trusted"
     assert use(driver) == USED
     assert names(tmp_path / "home/diff/middle") == LEFT[driver.facts()["engine"]]
 
@@ -103,8 +111,8 @@ def test_a_file_system_that_overlay_refuses(tmp_path: pathlib.Path, opened: Open
     try:
         driver = probed(tmp_path / "place/home")
         assert driver.facts()["engine"] == "copy"
-        assert driver.facts()["refused0"].startswith("engine overlay-shadow is not used: overlay: ")
-        assert driver.facts()["refused0"] in driver.support.notes
+        assert refusals(driver)["overlay-shadow"].startswith("overlay: ")
+        assert set(driver.support.notes) > {value for key, value in driver.facts().items() if key.startswith("refused")}
         with pytest.raises(errors.IncompatibleFilesystem):
             AufsDriver.probe(str(tmp_path / "place/home"), {"engine": "overlay-shadow"})
         assert use(driver) == USED
@@ -118,8 +126,7 @@ def test_a_plain_user_gets_copies(theirs: pathlib.Path) -> None:
     def act() -> None:
         driver = probed(theirs / "home")
         assert driver.facts()["engine"] == "copy"
-        assert "overlay-shadow" in driver.facts()["refused0"]
-        assert "mounting needs root" in driver.facts()["refused0"]
+        assert "mounting needs root" in refusals(driver)["overlay-shadow"]
         assert use(driver) == USED
         assert names(theirs / "home/diff/middle") == LEFT[driver.facts()["engine"]]
         with pytest.raises(errors.PrerequisiteMissing, match="unshare"):
@@ -145,7 +152,7 @@ def test_a_user_namespace_gets_overlay(theirs: pathlib.Path) -> None:
         assert os.listxattr(theirs / "home/diff/live/dir") == []
 
     as_plain_user(act, namespace=True)
-    assert json.loads((theirs / "home/driver.json").read_text())["options"] == {"marks": "user"}
+    assert json.loads((theirs / "home/driver.json").read_text())["options"]["marks"] == "user"
 
 
 @pytest.mark.parametrize("first", [True, False])
@@ -179,7 +186,7 @@ def test_a_trusted_home_is_no_place_for_a_namespace(theirs: pathlib.Path) -> Non
     """In a namespace, where trusted xattrs cannot be had, a home that was made with them is served by copies."""
     home = theirs / "home"
     as_plain_user(lambda: probed(home, engine="copy"))
-    text = (home / "driver.json").read_text().replace("user", "trusted")
+    text = (home / "driver.json").read_text().replace('"user"', '"trusted"')
     (home / "driver.json").write_text(text)
 
     def act() -> None:

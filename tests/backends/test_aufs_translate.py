@@ -84,9 +84,8 @@ def layer(memory: pathlib.Path) -> Layer:
 
 def residue(layer: Layer) -> None:
     """Leave what an upper directory can hold after use."""
-    layer.whiteout(
-        "a", LONG, "dir/a", "gone", "n/m/a", "nothing", "new/nothing", "opaque/a", "was file/x", "dir/sub/.h"
-    )
+    layer.whiteout("a", LONG, "dir/a", "gone", "n/m/a", "new/nothing", "opaque/a", "was file/x")
+    make(layer.diff, "dir/sub/")
     layer.opaque("opaque", "was file", "new", "n/m")
     make(layer.diff, "file", "opaque/own", "opaque/sub/own", "new/own", "was file/own")
     for number, mark in enumerate(("origin", "impure", "nlink", "uuid", "upper", "protattr", "redirect", "metacopy")):
@@ -173,6 +172,15 @@ def test_there_and_back(layer: Layer) -> None:
     layer.to_rest()
 
     assert observe.differences(before, timeless(layer)) == []
+
+
+def test_a_marker_of_nothing_becomes_no_device(layer: Layer) -> None:
+    """What no ancestor has, no device deletes: overlayfs would list it where it merges nothing."""
+    make(layer.diff, ".wh.nothing", "dir/.wh.nothing", "new/.wh.nothing", "was file/.wh.x", "dir/.wh.a")
+    make(layer.diff, "opaque/.wh..wh..opq", "opaque/.wh.a", "opaque/sub/.wh.a")
+    layer.to_overlay()
+
+    assert names(layer.diff) == ["dir", "dir/a", "new", "opaque", "opaque/sub", "was file"]
 
 
 def test_both_forms_at_once_are_one(layer: Layer) -> None:

@@ -12,8 +12,8 @@ import textwrap
 import pytest
 
 from graphdrivers import errors
+from graphdrivers.backends.overlay import support
 from graphdrivers.backends.overlay.driver import OverlayDriver
-from graphdrivers.backends.overlay.support import probed
 from graphdrivers.linux import mounts
 from graphdrivers.model import Mount, Usage
 
@@ -48,12 +48,12 @@ def in_namespace(script: str) -> str:
 
 def test_probing_leaves_nothing(tmp_path: pathlib.Path) -> None:
     """A probe makes no home, and leaves neither files nor mounts."""
-    support = probed(str(tmp_path / "home"), {})
+    found = support.probed(str(tmp_path / "home"), {})
 
     assert list(tmp_path.iterdir()) == []
     assert str(tmp_path) not in pathlib.Path("/proc/self/mountinfo").read_text()
-    assert support.engine.startswith("kernel overlayfs")
-    assert support.capabilities.max_depth == 500
+    assert found.engine.startswith("kernel overlayfs")
+    assert found.capabilities.max_depth == 500
 
 
 def test_a_home_on_overlay_is_refused(driver: OverlayDriver, tmp_path: pathlib.Path) -> None:
@@ -64,7 +64,7 @@ def test_a_home_on_overlay_is_refused(driver: OverlayDriver, tmp_path: pathlib.P
     mounts.attach(driver.mounts("layer"), str(place))
     try:
         with pytest.raises(errors.IncompatibleFilesystem, match=r"overlay below .*place.*put --root on"):
-            probed(str(place / "home"), {})
+            support.probed(str(place / "home"), {})
         assert sorted(os.listdir(place)) == ["dir", "file"]
     finally:
         mounts.detach(str(place))

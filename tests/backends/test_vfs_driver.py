@@ -9,6 +9,7 @@ import tempfile
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from typing import ClassVar
 
 import pytest
 
@@ -59,6 +60,22 @@ def test_probing_leaves_nothing(tmp_path: pathlib.Path) -> None:
     VfsDriver(str(home), {}, VfsDriver.probe(str(home), {}))
     VfsDriver.probe(str(home), {})
     assert sorted(path.name for path in home.rglob("*")) == ["driver.json", "layers", "tmp"]
+
+
+class Renamed(VfsDriver):
+    """The driver as somebody derives from it."""
+
+    name: ClassVar[str] = "renamed"
+
+
+def test_a_home_belongs_to_its_class(tmp_path: pathlib.Path) -> None:
+    """A class derived from the driver, with a name of its own, finds its home again, and no other does."""
+    home = str(tmp_path / "home")
+    for _ in range(2):
+        Renamed(home, {}, Renamed.probe(home, {}))
+
+    with pytest.raises(errors.PriorDriverState):
+        VfsDriver.probe(home, {})
 
 
 def test_options_are_refused(tmp_path: pathlib.Path) -> None:
@@ -146,7 +163,7 @@ def nobodys() -> Iterator[str]:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user needs root")
 def test_an_unprivileged_user(nobodys: str) -> None:
-    """Without privileges the driver works, claims no ownership and says so; the changes hold no surprise."""
+    """Without privileges the driver works, claims no ownership, counts lost owners; the changes hold no surprise."""
     script = f"""
         import io, os, tarfile
         from graphdrivers.backends.vfs import VfsDriver
@@ -158,6 +175,9 @@ def test_an_unprivileged_user(nobodys: str) -> None:
             member = tarfile.TarInfo("file")
             member.uid = 5
             archive.addfile(member)
+            link = tarfile.TarInfo("link")
+            link.type, link.linkname, link.uid = tarfile.SYMTYPE, "file", 5
+            archive.addfile(link)
         driver.create("base")
         print(driver.apply("base", io.BytesIO(tar.getvalue())).notes)
         driver.seal("base")
@@ -181,7 +201,7 @@ def test_an_unprivileged_user(nobodys: str) -> None:
 
     assert done.stdout.splitlines() == [
         "False False",
-        "('1 x owner not kept: the file belongs to the caller',)",
+        "('1 x owner not kept: only regular files and directories can carry a record of it',)",
         "['/file']",
     ], done.stderr
 

@@ -13,6 +13,7 @@ from graphdrivers.linux import mountinfo, mounts
 
 DRIVERS = [
     "vfs",
+    "aufs",
     pytest.param("overlay", marks=pytest.mark.skipif(os.geteuid() != 0, reason="mounting an overlay needs root")),
 ]
 

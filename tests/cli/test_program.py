@@ -162,7 +162,17 @@ def test_drivers_table() -> None:
     assert max(len(line) for line in ran.out.splitlines()) <= 80
     assert {one["name"] for one in listed} >= {"overlay", "vfs"}
     for one in listed:
-        assert set(one) >= {"name", "distribution", "version", "usable", "reason", "fix", "engine", "capabilities"}
+        assert set(one) >= {
+            "name",
+            "distribution",
+            "version",
+            "usable",
+            "reason",
+            "fix",
+            "engine",
+            "capabilities",
+            "deviations",
+        }
 
 
 def test_doctor(tmp_path: pathlib.Path) -> None:

@@ -50,10 +50,11 @@ def expected(layout: str, tmp_path_factory: pytest.TempPathFactory) -> dict[byte
     return records(os.fspath(bundle / "rootfs"))
 
 
-@pytest.fixture(params=["vfs", "overlay"])
+@pytest.fixture(params=["vfs", "overlay", "aufs engine=overlay-shadow", "aufs engine=copy"])
 def driver(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Iterator[Driver]:
-    """Each driver, on a fresh home."""
-    driver = load_driver(request.param, tmp_path / "home")
+    """Each driver, with each engine, on a fresh home."""
+    name, *options = request.param.split()
+    driver = load_driver(name, tmp_path / "home", dict(option.split("=") for option in options))
     yield driver
     for record in list(driver.layers()):
         driver.remove(record.name)

@@ -1,88 +1,97 @@
-"""The conformance suite catches drivers that break the contract, and counts what it did."""
+"""The conformance suite catches drivers that break the contract: for every check there is one that it is needed for."""
 
+import concurrent.futures
 import os
 import pathlib
 import re
-import subprocess
-import sys
+from collections.abc import Iterator, Mapping
 
-import broken_drivers
+import discovery
 import pytest
+from broken.controls import Sound, SoundOverlay
+from conforming import Run, conform
 
-import graphdrivers.conformance
+from graphdrivers.driver import Driver
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="most of the drivers to break need root")
 
-SUITE = os.path.dirname(graphdrivers.conformance.__file__)
-HERE = os.path.dirname(__file__)
+BASIC = "test_trees.py::test_an_empty_layer"
+"""What every driver can do, unless that is what is broken: one that fails everything proves nothing."""
+
+CAUGHT_BY = discovery.caught_by()
+CONTROLS = (Sound, SoundOverlay)
+
+Runs = Mapping[type[Driver], concurrent.futures.Future[Run]]
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A folder with a distribution that offers every broken driver."""
-    folder = tmp_path_factory.mktemp("site")
-    info = folder / "broken_drivers-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-drivers\nVersion: 1.0\n")
-    drivers = [broken_drivers.Sound, broken_drivers.Unavailable, *broken_drivers.CAUGHT_BY]
-    lines = "".join(f"{one.name} = broken_drivers:{one.__name__}\n" for one in drivers)
-    (info / "entry_points.txt").write_text(f"[graphdrivers.drivers]\n{lines}")
-    return str(folder)
+def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+    """The runs of all drivers whose tests were chosen; two at once, because most of a run is its start."""
+    calls = [item.callspec for item in request.session.items if hasattr(item, "callspec")]
+    chosen = [call.params.get("driver") for call in calls]
+    folder = tmp_path_factory.mktemp("runs")
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        yield {one: pool.submit(_run, folder / _title(one), one) for one in (*CONTROLS, *CAUGHT_BY) if one in chosen}
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
-def conform(site: str, tmp_path: pathlib.Path, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the suite, or some of its checks, in a process of its own."""
-    command = [sys.executable, "-m", "pytest", "-p", "graphdrivers.conformance.plugin", "-p", "no:cacheprovider", "-q"]
-    command += ["--graphdriver", name, "--basetemp", str(tmp_path / "checks"), "-rfs", *arguments]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([site, HERE]), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    return subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path, env=environment)
+def _title(driver: type[Driver]) -> str:
+    return f"{driver.__module__.removeprefix('broken.')}-{driver.name}"
 
 
-def checks(*names: str) -> list[str]:
-    """Give the paths of checks of the suite."""
-    return [os.path.join(SUITE, name) for name in names]
+def _run(folder: pathlib.Path, driver: type[Driver]) -> Run:
+    return conform(folder, driver, dict.fromkeys((BASIC, *_checks(driver))), "--graphdriver-require")
 
 
-@pytest.mark.parametrize("broken", broken_drivers.CAUGHT_BY, ids=lambda broken: broken.name)
-def test_a_broken_driver_is_caught(site: str, tmp_path: pathlib.Path, broken: type) -> None:
-    """Each flaw fails the check that is about it."""
-    check = broken_drivers.CAUGHT_BY[broken]
-    done = conform(site, tmp_path, broken.name, "--graphdriver-require", *checks(check))
-
-    assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout
-    assert re.search(r"FAILED .*" + re.escape(check.partition("::")[2]), done.stdout), done.stdout
+def _checks(driver: type[Driver]) -> list[str]:
+    """Give what a broken driver must fail, and for a control what those must that are built on the same driver."""
+    if driver in CAUGHT_BY:
+        return list(CAUGHT_BY[driver])
+    return [check for one in CAUGHT_BY if issubclass(one, driver.__bases__) for check in CAUGHT_BY[one]]
 
 
-def test_a_sound_driver_passes_the_same_checks(site: str, tmp_path: pathlib.Path) -> None:
-    """Without a flaw every one of these checks passes, so it was the flaw that they caught."""
-    done = conform(site, tmp_path, "sound", "--graphdriver-require", *checks(*broken_drivers.CAUGHT_BY.values()))
+@pytest.mark.parametrize("driver", CAUGHT_BY, ids=_title)
+def test_a_broken_driver_is_caught(runs: Runs, driver: type[Driver]) -> None:
+    """Each flaw fails every check that is about it, by an assertion or an error of the contract, and not just all."""
+    run = runs[driver].result()
+    failed = [one for one in run.found if one.when == "call" and one.outcome == "failed"]
 
-    assert done.returncode == pytest.ExitCode.OK, done.stdout
-    assert re.search(r"graphdriver sound: \d+ checks ran, 0 failed, 0 gated", done.stdout), done.stdout
-
-
-def test_gated_checks_are_counted_with_their_reason(site: str, tmp_path: pathlib.Path) -> None:
-    """What the driver does not claim is left out, counted, and named."""
-    check = "test_lifecycle.py::test_a_size_that_is_claimed_holds"
-    done = conform(site, tmp_path, "sound", *checks(check))
-
-    assert "graphdriver sound: 1 gated, sound does not claim quota" in done.stdout
-    assert "graphdriver sound: 0 checks ran, 0 failed, 1 gated" in done.stdout
+    assert run.code == pytest.ExitCode.TESTS_FAILED, run.output
+    assert [one for one in failed if not one.contract] == [], run.output
+    missed = {check for check in CAUGHT_BY[driver] if not set(run.of(check)) & set(failed)}
+    assert missed == set(), f"not caught by {missed}\n{run.output}"
+    assert discovery.function(BASIC) in map(discovery.function, CAUGHT_BY[driver]) or _passed(run, BASIC), run.output
 
 
-@pytest.mark.parametrize(("require", "code"), [(False, pytest.ExitCode.OK), (True, pytest.ExitCode.TESTS_FAILED)])
-def test_a_driver_that_cannot_work_here(site: str, tmp_path: pathlib.Path, *, require: bool, code: int) -> None:
-    """A driver that is unavailable is skipped with its reason, or fails where it was required."""
-    check = checks("test_trees.py::test_an_empty_layer")
-    done = conform(site, tmp_path, "unavailable", *check, *(["--graphdriver-require"] if require else []))
+@pytest.mark.parametrize("driver", CONTROLS, ids=_title)
+def test_without_the_flaw_the_same_checks_pass(runs: Runs, driver: type[Driver]) -> None:
+    """It was the flaw that the checks caught; only what no driver here can do is left out, with its name."""
+    run = runs[driver].result()
+    left_out = [check for check in _checks(driver) if not _passed(run, check)]
 
-    assert done.returncode == code, done.stdout
-    assert "the moon is not full; wait for it" in done.stdout
+    assert run.code == pytest.ExitCode.OK, run.output
+    for check in left_out:
+        assert [one.reason for one in run.of(check) if re.search(r"gated: .* claim", one.reason)], check
 
 
-def test_the_suite_is_for_strangers() -> None:
-    """The suite enters neither store nor backends: what it needs, every driver's author has."""
-    for path in pathlib.Path(SUITE).glob("*.py"):
-        text = path.read_text()
-        assert "graphdrivers.store" not in text, path
-        assert "graphdrivers.backends" not in text, path
+def test_every_check_catches_something(tmp_path: pathlib.Path) -> None:
+    """For every check of the suite there is a driver that it catches, and no check is named that is not there."""
+    collected = conform(tmp_path / "run", Sound, [""], "--collect-only")
+    checks = set(map(discovery.function, re.findall(r"(?<=/)test_\w+\.py::.+", collected.output)))
+    named = {discovery.function(check) for claimed in CAUGHT_BY.values() for check in claimed}
+
+    assert collected.code == pytest.ExitCode.OK, collected.output
+    assert checks <= named, "no broken driver needs\n" + "\n".join(sorted(checks - named))
+    assert named <= checks, "these are no checks of the suite:\n" + "\n".join(sorted(named - checks))
+
+
+def test_every_broken_driver_has_a_control() -> None:
+    """Each is built on a driver of which there is one without a flaw, so that its checks are tried on that too."""
+    bases = tuple(base for control in CONTROLS for base in control.__bases__)
+
+    assert [one.name for one in CAUGHT_BY if not issubclass(one, bases)] == []
+
+
+def _passed(run: Run, check: str) -> bool:
+    outcomes = {one.outcome for one in run.of(check) if one.when == "call"}
+    return outcomes == {"passed"}

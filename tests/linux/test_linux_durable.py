@@ -13,7 +13,7 @@ import pytest
 from linuxtools import fail_with
 
 from graphdrivers.errors import SyscallError
-from graphdrivers.linux import durable, mountinfo, mounts
+from graphdrivers.linux import durable, mountinfo, mounts, trees
 from graphdrivers.model import Mount
 
 STAGE = """
@@ -263,3 +263,51 @@ def test_staging_refuses_to_delete_a_mount(target: str, tmp_path: pathlib.Path) 
 
     assert (tmp_path / "precious" / "file").exists()
     assert mountinfo.mounted_below(target) == []
+
+
+def discard(folder: pathlib.Path) -> None:
+    """Discard ``gone``, by way of ``parent``; it is out of sight before it is deleted."""
+    with durable.discarding(str(folder / "gone"), str(folder / "parent")):
+        pass
+
+
+def test_discarding_takes_no_name(tmp_path: pathlib.Path) -> None:
+    """A discarded directory is gone from both places, and discarding it again is no error."""
+    (tmp_path / "parent").mkdir()
+    (tmp_path / "gone" / "deep").mkdir(parents=True)
+    (tmp_path / "gone" / "deep" / "file").touch()
+    for _ in range(2):
+        discard(tmp_path)
+
+    assert os.listdir(tmp_path) == ["parent"]
+    assert os.listdir(tmp_path / "parent") == []
+
+
+def test_discarding_beside_a_cleaner(tmp_path: pathlib.Path) -> None:
+    """A cleaner that deletes leftovers meanwhile, and others that discard the same directory, are no trouble."""
+    (tmp_path / "parent").mkdir()
+    stop = threading.Event()
+
+    def clean() -> None:
+        while not stop.is_set():
+            for name in durable.Staging.leftovers(str(tmp_path / "parent")):
+                trees.remove_tree(cleaning, os.fsencode(name))
+
+    cleaning = os.open(tmp_path / "parent", os.O_RDONLY | os.O_DIRECTORY)
+    cleaner = threading.Thread(target=clean)
+    cleaner.start()
+    try:
+        for _ in range(100):
+            (tmp_path / "gone" / "deep").mkdir(parents=True)
+            others = [threading.Thread(target=discard, args=(tmp_path,)) for _ in range(3)]
+            for other in others:
+                other.start()
+            for other in others:
+                other.join()
+            assert not (tmp_path / "gone").exists()
+    finally:
+        stop.set()
+        cleaner.join()
+        os.close(cleaning)
+
+    assert os.listdir(tmp_path / "parent") == []

@@ -3,6 +3,7 @@
 import errno
 import os
 import pathlib
+import sys
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -62,6 +63,14 @@ def test_free_bytes(directory: int) -> None:
     usage = os.fstatvfs(directory)
 
     assert 0 < filesystems.free_bytes(directory) <= usage.f_blocks * usage.f_frsize
+
+
+def test_free_bytes_where_nobody_counts() -> None:
+    """A file system that does not count blocks (ramfs, as procfs) has room: it is not taken for a full one."""
+    uncounted = os.open("/proc", os.O_RDONLY)
+    assert os.fstatvfs(uncounted).f_blocks == 0
+    assert filesystems.free_bytes(uncounted) == sys.maxsize
+    os.close(uncounted)
 
 
 def test_xattr_support(directory: int, run_as: Run, tmp_path: pathlib.Path) -> None:

@@ -140,3 +140,28 @@ def test_users_of_a_missing_directory(tmp_path: pathlib.Path) -> None:
     """A missing directory is an error."""
     with pytest.raises(FileNotFoundError):
         mountinfo.users_of(str(tmp_path / "missing"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_users_within_a_directory(tmp_path: pathlib.Path) -> None:
+    """Binds of what is below a directory and overlays written to or read from there are found with its path."""
+    for name in ("home/diff/a", "home/diff/b", "home/work/a", "one", "two", "three", "other"):
+        (tmp_path / name).mkdir(parents=True)
+    diff = tmp_path / "home" / "diff"
+    lowers = (("lowerdir+", f"{diff}/b"), ("lowerdir+", f"{tmp_path}/other"))
+    upper = (("upperdir", f"{diff}/a"), ("workdir", f"{tmp_path}/home/work/a"))
+    plans = {
+        "one": Mount("bind", f"{diff}/b"),
+        "two": Mount("overlay", "label", (*lowers, *upper)),
+        "three": Mount("overlay", "label", lowers, readonly=True),
+    }
+    try:
+        for place in ("one", "two", "three"):
+            mounts.attach((plans[place],), str(tmp_path / place))
+        found = {os.path.basename(mount.target): path for mount, path in mountinfo.users_within(f"{tmp_path}/home")}
+    finally:
+        for place in ("one", "two", "three"):
+            mounts.detach(str(tmp_path / place))
+
+    assert found == {"one": "diff/b", "two": "diff/a", "three": "diff/b"}
+    assert mountinfo.users_within(f"{tmp_path}/home") == []

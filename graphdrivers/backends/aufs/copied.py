@@ -28,8 +28,7 @@ from graphdrivers.archive.equality import Proof
 from graphdrivers.archive.plain import EmptyTree, PlainTree
 from graphdrivers.archive.replicate import Made, replicate
 from graphdrivers.archive.union import Union, UnionNode
-from graphdrivers.archive.whiteouts import PLAIN
-from graphdrivers.backends import baseline, layerdirs, reserved
+from graphdrivers.backends import baseline, layerdirs
 from graphdrivers.backends.aufs import phases
 from graphdrivers.backends.aufs.engine import Engine, Plan
 from graphdrivers.backends.aufs.home import ESCAPES, STATE
@@ -45,6 +44,10 @@ class Copy(Engine):
     """Copies merged trees."""
 
     name: ClassVar[str] = "copy"
+
+    def undoes_escapes(self) -> bool:
+        """Say yes: what is copied is written under its own name."""
+        return True
 
     def writable(self, layer: str, ancestors: Sequence[str]) -> Plan:
         """Copy the merged tree, unless that was done before; see `Engine.writable`."""
@@ -78,7 +81,7 @@ class Copy(Engine):
         with contextlib.ExitStack() as stack:
             lower = stack.enter_context(self.lower(ancestors))
             root = stack.enter_context(layerdirs.directory(self.dirs.mnt(layer)))
-            tree = stack.enter_context(PlainTree(root))
+            tree = stack.enter_context(PlainTree(root, recorded=self.forms.plain.records_owners))
             yield from compare(lower, tree, unchanged=self._proof(layer))
 
     def to_rest(self, layer: str, ancestors: Sequence[str], phase: Phase) -> tuple[str, ...]:
@@ -88,13 +91,13 @@ class Copy(Engine):
         if self.dirs.has(layer, _FOLDED):
             self._exchange(layer)
         if self.dirs.has(layer, _BASELINE):
-            aside = reserved.put_aside(self.dirs.mnt(layer), self.shelf(layer))
+            aside = self.put_aside(layer, self.dirs.mnt(layer))
             self._fold(layer, ancestors)
             self._exchange(layer)
             self.dirs.unmark(layer, _BASELINE)
             self.sync(layer)
         elif self.is_plain(layer, ancestors):
-            aside = reserved.put_aside(self.dirs.diff(layer), self.shelf(layer))
+            aside = self.put_aside(layer, self.dirs.diff(layer))
         self._drop_tree(layer)
         self.dirs.come_to_rest(layer)
         return aside
@@ -150,8 +153,8 @@ class Copy(Engine):
             root = stack.enter_context(layerdirs.directory(tree))
             union = stack.enter_context(Union([self.branch(layer) for layer in layers]))
             top = stack.enter_context(union.root())
-            attributes = Attributes(PLAIN, self.capabilities)
-            replicate(compare(EmptyTree(), union), root, attributes, PLAIN, top=top.node, made=note)
+            attributes = Attributes(self.forms.plain, self.capabilities)
+            replicate(compare(EmptyTree(), union), root, attributes, self.forms.plain, top=top.node, made=note)
         return tree
 
     def _proof(self, layer: str) -> Proof:
@@ -166,7 +169,7 @@ class Copy(Engine):
             layerdirs.make_private(folded)
             with layerdirs.directory(folded) as root, layerdirs.directory(self.dirs.mnt(layer)) as source:
                 attributes = Attributes(watch, self.capabilities)
-                with PlainTree(source) as tree, tree.root() as top:
+                with PlainTree(source, recorded=self.forms.plain.records_owners) as tree, tree.root() as top:
                     differences = self.live_differences(layer, ancestors)
                     replicate(differences, root, attributes, watch, top=top.node, source=source)
                 self.dirs.sync(root)

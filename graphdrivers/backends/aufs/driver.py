@@ -20,7 +20,6 @@ from graphdrivers.archive.apply import Target, apply
 from graphdrivers.archive.entries import Difference
 from graphdrivers.archive.plain import EmptyTree
 from graphdrivers.archive.produce import produce
-from graphdrivers.archive.whiteouts import PLAIN
 from graphdrivers.backends import layerdirs, roots
 from graphdrivers.backends.aufs import support as trials
 from graphdrivers.backends.aufs.engine import Engine, Forms
@@ -52,18 +51,20 @@ class AufsDriver(Driver):
     def __init__(self, home: str, options: Mapping[str, str], support: Support) -> None:
         """Open ``home``; see `driver.Driver`."""
         super().__init__(home, options, support)
-        settings = trials.settings_for(home, options)
-        self._dirs = AufsDirs(home, self.name, settings.lasting())
-        forms = Forms.of(user_xattrs=settings.user_xattrs)
+        settings = trials.settings_for(self.name, home, options)
+        recorded = support.capabilities.recorded_owners
+        self._dirs = AufsDirs(home, self.name, settings.lasting(recorded=recorded))
+        forms = Forms.of(user_xattrs=settings.user_xattrs, recorded=recorded)
         self._engines: dict[str, Engine] = {
             engine.name: engine(self._dirs, forms, support.capabilities) for engine in trials.ENGINES
         }
-        self._engine = self._engines[trials.engine_of(support)]
+        self._chosen = [self._engines[engine] for engine in trials.engines_of(support)]
+        self._engine = self._chosen[0]
 
     @classmethod
     def probe(cls, home: str, options: Mapping[str, str]) -> Support:
         """Let one engine after the other live through a toy stack; see `driver.Driver.probe`."""
-        return trials.probed(home, options)
+        return trials.probed(cls.name, home, options)
 
     def create(self, layer: str, parent: str | None = None, spec: LayerSpec = LayerSpec()) -> None:
         """Create an empty directory; cost independent of the parent's content."""
@@ -74,10 +75,11 @@ class AufsDriver(Driver):
         with self._dirs.making(layer, ancestry, Phase(self._engine.name, "live")) as folder:
             diff = os.path.join(folder, DIFF)
             if parent is None:
-                roots.make_root(diff, ownership=ownership)
+                roots.make_root(diff, ownership=ownership, dialect=self._engine.forms.rest)
             else:
                 # Every layer's root got the merged root's attributes when it was created.
-                roots.make_root_like(diff, self._dirs.diff(parent), ownership=ownership)
+                above = self._dirs.diff(parent)
+                roots.make_root_like(diff, above, ownership=ownership, dialect=self._engine.forms.rest)
 
     def seal(self, layer: str) -> None:
         """Bring the layer to rest and set a mark file."""
@@ -93,8 +95,8 @@ class AufsDriver(Driver):
         ancestors = (self._dirs.read(layer) if view else self._dirs.writable(layer)).ancestors
         sealed = self._dirs.is_sealed(layer)
         if sealed:
-            return self._engine.view(layer, ancestors, sealed=True)
-        engine = self._engine_for(layer)
+            return self._suitable(layer, ancestors).view(layer, ancestors, sealed=True)
+        engine = self._engine_for(layer, ancestors)
         return engine.view(layer, ancestors, sealed=False) if view else engine.writable(layer, ancestors)
 
     def apply(
@@ -113,15 +115,15 @@ class AufsDriver(Driver):
         capabilities = self.support.capabilities
         with layerdirs.directory(self._dirs.diff(layer)) as root:
             if not os.listdir(root):
-                watch = Watch.over(self._engine.forms.rest)
+                watch = Watch.over(self._engine.forms.rest, self._engine.undoes_escapes)
                 with self._engine.lower(ancestors) as lower:
                     target = Target(root, watch, None if isinstance(lower, EmptyTree) else lower, capabilities)
                     applied = apply(tar, target, headers=headers, limits=limits, progress=progress)
                 self._note(layer, escaped=bool(watch.escaped), deleted=bool(watch.deleted))
                 return applied
         self._dirs.mark(layer, ESCAPES)  # what the mount will escape cannot be seen
-        with mounts.opened(self._engine.writable(layer, ancestors)) as merged:
-            target = Target(merged, PLAIN, None, capabilities)
+        with mounts.opened(self._suitable(layer, ancestors).writable(layer, ancestors)) as merged:
+            target = Target(merged, self._engine.forms.plain, None, capabilities)
             applied = apply(tar, target, headers=headers, limits=limits, progress=progress)
         self._rest(layer)
         return applied
@@ -172,17 +174,19 @@ class AufsDriver(Driver):
             self._rest(layer)
 
     def facts(self, layer: str | None = None) -> dict[str, str]:
-        """Give what is to be known beyond the contract; see `driver.Facts`."""
+        """Give what is to be known beyond the contract; see `driver.Tells`."""
         if layer is None:
-            return trials.facts(self.support, self._engine.name)
+            return trials.facts(self.support)
         ancestors = self._dirs.read(layer).ancestors
         phase = self._dirs.phase(layer)
-        engine = self._engine if phase is None else self._engine_of(layer, phase)
+        engine = self._suitable(layer, ancestors) if phase is None else self._engine_of(layer, phase)
         form = "wh" if phase is None else f"{engine.name}, {phase.step}"
         found = {"engine": engine.name, "dialect": form, "diff": self._dirs.diff(layer), "mnt": self._dirs.mnt(layer)}
+        for other in self._chosen[: self._chosen.index(engine)] if engine in self._chosen else ():
+            found[f"not {other.name}"] = other.refusal(layer, ancestors)
         for number, (path, role) in enumerate(engine.branches(layer, ancestors)):
             found[f"br{number}"] = f"{path}={role}"
-        aside = self._dirs.path(layer, "reserved")
+        aside = engine.shelf(layer)
         if os.path.isdir(aside):
             found["reserved"] = aside
         return found
@@ -219,13 +223,22 @@ class AufsDriver(Driver):
         if aside:
             raise errors.ReservedNameError(layer, aside)
 
-    def _engine_for(self, layer: str) -> Engine:
+    def _suitable(self, layer: str, ancestors: Sequence[str]) -> Engine:
+        """Give the first engine that shows a stack as its layers mean it."""
+        for engine in self._chosen[:-1]:
+            if not engine.refusal(layer, ancestors):
+                return engine
+        return self._chosen[-1]
+
+    def _engine_for(self, layer: str, ancestors: Sequence[str]) -> Engine:
         """Give the engine of a writable layer, which is what it was mounted with if it is live."""
         phase = self._dirs.phase(layer)
         if phase is not None and phase.step == "moving":
             self._rest(layer)
             phase = None
-        return self._engine if phase is None or not phase.boot else self._engine_of(layer, phase)
+        if phase is None or not phase.boot:
+            return self._suitable(layer, ancestors)
+        return self._engine_of(layer, phase)
 
     def _engine_of(self, layer: str, phase: Phase) -> Engine:
         """Give the engine that a phase names."""

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import attrs
 
+from graphdrivers.archive import owners
 from graphdrivers.archive.compare import compare_layer
 from graphdrivers.archive.entries import Difference
 from graphdrivers.archive.plain import EmptyTree
@@ -17,12 +18,17 @@ from graphdrivers.archive.whiteouts import (
     AUFS_ESCAPED_USER,
     OVERLAY,
     OVERLAY_USER,
+    PLAIN,
+    PLAIN_ESCAPED,
+    PLAIN_ESCAPED_USER,
     Dialect,
 )
-from graphdrivers.backends import layerdirs
+from graphdrivers.backends import layerdirs, reserved
 from graphdrivers.backends.aufs import phases
 from graphdrivers.backends.aufs.home import ESCAPES, MARKED, AufsDirs
 from graphdrivers.backends.aufs.phases import Phase
+from graphdrivers.backends.overlay.options import Settings
+from graphdrivers.backends.overlay.support import undoes_escapes
 from graphdrivers.model import Capabilities, Mount
 
 Plan = tuple[Mount, ...]
@@ -33,12 +39,23 @@ class Forms:
     """How the layers of one home are written, at rest and while overlayfs has one for its upper directory."""
 
     rest: Dialect
+    unmarked: Dialect
+    """At rest, without any ``.wh.`` names."""
     overlay: Dialect
+    """What the kernel writes and undoes; recorded owners are not its business."""
+    live: Dialect
+    """The same, as it is read."""
+    plain: Dialect
+    """A merged tree."""
 
     @classmethod
-    def of(cls, *, user_xattrs: bool) -> "Forms":
-        """Take the forms for marks in ``user.overlay.*`` or in ``trusted.overlay.*``."""
-        return cls(AUFS_ESCAPED_USER, OVERLAY_USER) if user_xattrs else cls(AUFS_ESCAPED, OVERLAY)
+    def of(cls, *, user_xattrs: bool, recorded: bool) -> "Forms":
+        """Take the forms for marks in ``user.overlay.*`` or in ``trusted.overlay.*``, and for recorded owners."""
+        rest, unmarked, overlay = AUFS_ESCAPED, PLAIN_ESCAPED, OVERLAY
+        if user_xattrs:
+            rest, unmarked, overlay = AUFS_ESCAPED_USER, PLAIN_ESCAPED_USER, OVERLAY_USER
+        read = [attrs.evolve(dialect, records_owners=recorded) for dialect in (rest, unmarked, overlay, PLAIN)]
+        return cls(read[0], read[1], overlay, read[2], read[3])
 
 
 class Engine(abc.ABC):
@@ -51,6 +68,14 @@ class Engine(abc.ABC):
         self.dirs = dirs
         self.forms = forms
         self.capabilities = capabilities
+
+    def refusal(self, layer: str, ancestors: Sequence[str]) -> str:  # noqa: ARG002 -- most take any
+        """Say why the engine would not show a stack as its layers mean it; empty where it does."""
+        return ""
+
+    def undoes_escapes(self) -> bool:
+        """Tell whether escaped xattrs show under their own names: with overlayfs they do so from Linux 6.7 on."""
+        return undoes_escapes(self.dirs.home, Settings(user_xattrs=self.forms.overlay is OVERLAY_USER))
 
     @abc.abstractmethod
     def writable(self, layer: str, ancestors: Sequence[str]) -> Plan:
@@ -90,7 +115,8 @@ class Engine(abc.ABC):
 
     def branch(self, layer: str) -> Branch:
         """Give a layer at rest as a part of a union."""
-        return Branch(self.dirs.diff(layer), self.forms.rest)
+        marked = self.dirs.has(layer, MARKED)
+        return Branch(self.dirs.diff(layer), self.forms.rest if marked else self.forms.unmarked)
 
     @contextlib.contextmanager
     def lower(self, ancestors: Sequence[str]) -> Iterator[Union | EmptyTree]:
@@ -105,6 +131,13 @@ class Engine(abc.ABC):
         """Compare a branch with what the ancestors of its layer show; closes what it opened."""
         with self.lower(ancestors) as lower:
             yield from compare_layer(own, lower)
+
+    def put_aside(self, layer: str, tree: str) -> tuple[str, ...]:
+        """Move ``.wh.`` names out of a tree that somebody wrote to; see `reserved.put_aside`."""
+        if self.forms.plain.records_owners:
+            with layerdirs.directory(tree) as root:
+                owners.make_usable(root)
+        return reserved.put_aside(tree, self.shelf(layer))
 
     def shelf(self, layer: str) -> str:
         """Give the folder where reserved names are put."""

@@ -151,11 +151,13 @@ class AufsDirs(LayerDirs):
             os.rmdir(staging.path)
 
     def remove(self, layer: str) -> None:
-        """Delete a layer: its record first, then everything that has its name. Idempotent."""
-        with durable.Staging(self._tmp) as staging, self._lock():
-            with contextlib.suppress(FileNotFoundError):
-                os.rename(self._record(layer), os.path.join(staging.path, "layer"))
-            self._clear(layer, staging.path)
+        """Delete a layer: its record first, then all that has its name. Idempotent; needs no room on the disk."""
+        with contextlib.ExitStack() as deleted_after, self._lock():
+            for link in (self._record(layer), os.path.join(self._phases, layer)):
+                with contextlib.suppress(FileNotFoundError, IsADirectoryError):  # rubbish of that kind is swept
+                    os.unlink(link)
+            for folder in (self.path(layer), self.diff(layer), self.mnt(layer)):
+                deleted_after.enter_context(durable.discarding(folder, self._tmp))
 
     def sweep(self) -> None:
         """Delete what dead processes left: in ``tmp``, and of layers without a record."""

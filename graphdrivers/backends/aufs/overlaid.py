@@ -13,10 +13,10 @@ from typing import ClassVar
 from graphdrivers.archive.entries import Difference
 from graphdrivers.archive.union import Branch
 from graphdrivers.archive.whiteouts import OVERLAY_USER
-from graphdrivers.backends import layerdirs, reserved
+from graphdrivers.backends import layerdirs
 from graphdrivers.backends.aufs import phases, shadow, translate
 from graphdrivers.backends.aufs.engine import Engine, Plan
-from graphdrivers.backends.aufs.home import MARKED
+from graphdrivers.backends.aufs.home import DIFF, MARKED, STATE
 from graphdrivers.backends.aufs.phases import Phase
 from graphdrivers.backends.overlay.options import Settings
 from graphdrivers.linux import durable, mounts
@@ -68,7 +68,7 @@ class OverlayShadow(Engine):
 
     def live_differences(self, layer: str, ancestors: Sequence[str]) -> Iterator[Difference]:
         """Read the upper directory as it is."""
-        return self.compared(Branch(self.dirs.diff(layer), self.forms.overlay), ancestors)
+        return self.compared(Branch(self.dirs.diff(layer), self.forms.live), ancestors)
 
     def to_rest(self, layer: str, ancestors: Sequence[str], phase: Phase) -> tuple[str, ...]:
         """Put user-made ``.wh.`` names aside, then translate; see `Engine.to_rest`."""
@@ -79,7 +79,7 @@ class OverlayShadow(Engine):
             return aside
         if phase.step == "live":
             layerdirs.delete(self.dirs.path(layer), _WORK)
-            aside = reserved.put_aside(diff, self.shelf(layer))
+            aside = self.put_aside(layer, diff)
         marks = phase.step == "moving" or translate.has_marks(diff, self.forms.overlay)
         if marks:
             self.dirs.mark(layer, MARKED)
@@ -111,22 +111,36 @@ class OverlayShadow(Engine):
         return Mount("overlay", self.dirs.label(layer), options, readonly=readonly)
 
     def _lowers(self, layers: Sequence[str]) -> list[str]:
-        """Give the directories of sealed layers, top first, each after the shadow that belongs above it."""
+        """Give the directories of sealed layers, top first, each after the shadow that belongs above it.
+
+        Two look-ups a layer and none of its content, once the shadows are there.
+        """
         lowers: list[str] = []
+        exists = os.path.lexists
+        diffs, states = f"{self.dirs.home}/{DIFF}/", f"{self.dirs.home}/{STATE}/"
         child = None  # the layer above, where it has markers to carry out
         for layer in layers:
-            diff = self.dirs.diff(layer)
-            marked = self.dirs.has(layer, MARKED)
+            marked = exists(f"{states}{layer}/{MARKED}")
+            place = ""
             if child is not None:
-                state, own = self.dirs.path(child), self.dirs.diff(child)
-                lowers.append(shadow.below(state, own, diff if marked else None, self.forms.overlay, self.tmp()))
+                place = f"{states}{child}/{shadow.BELOW}"
+                if not exists(place):
+                    if shadow.root_is_opaque(diffs + child):
+                        break
+                    self._build_below(child, layer if marked else None)
             elif marked:
-                lowers.append(shadow.above(self.dirs.path(layer), diff, self.forms.overlay, self.tmp()))
-            lowers.append(diff)
+                place = f"{states}{layer}/{shadow.ABOVE}"
+                if not exists(place):
+                    shadow.above(states + layer, diffs + layer, self.forms.overlay, self.tmp())
+            if place:
+                lowers.append(place)
+            lowers.append(diffs + layer)
             child = layer if marked else None
-            if marked and shadow.root_is_opaque(diff):
-                break
         return lowers
+
+    def _build_below(self, child: str, parent: str | None) -> None:
+        own, state = self.dirs.diff(child), self.dirs.path(child)
+        shadow.below(state, own, None if parent is None else self.dirs.diff(parent), self.forms.overlay, self.tmp())
 
     def _nothing(self) -> str:
         """Give an empty directory, for mounts that take at least one more."""

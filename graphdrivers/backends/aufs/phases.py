@@ -16,8 +16,8 @@ announces. An entry is a symbolic link whose target is the text: it appears,
 changes and survives a power cut whole or not at all, without a sync.
 """
 
-import contextlib
 import errno
+import functools
 import os
 from typing import Literal
 
@@ -78,9 +78,12 @@ def write(folder: str, layer: str, phase: Phase, *, lasting: bool) -> None:
     One writer at a time: the caller holds the lock of the home.
     """
     place = os.path.join(folder, TEMPORARY)
-    with contextlib.suppress(FileNotFoundError):
+    text = f"{phase.engine}:{phase.step}:{phase.boot}:{phase.pid}:{phase.start}"
+    try:
+        os.symlink(text, place)
+    except FileExistsError:  # of a writer that was killed
         os.unlink(place)
-    os.symlink(f"{phase.engine}:{phase.step}:{phase.boot}:{phase.pid}:{phase.start}", place)
+        os.symlink(text, place)
     os.rename(place, os.path.join(folder, layer))
     if lasting:
         with layerdirs.directory(folder) as opened:
@@ -89,7 +92,7 @@ def write(folder: str, layer: str, phase: Phase, *, lasting: bool) -> None:
 
 def now(engine: str, step: Step) -> Phase:
     """Give the phase of a layer that this process takes now."""
-    return Phase(engine, step, _boot(), os.getpid(), _start_time(os.getpid()))
+    return Phase(engine, step, *_identity(os.getpid()))
 
 
 def is_held(phase: Phase) -> bool:
@@ -103,6 +106,12 @@ def is_held(phase: Phase) -> bool:
 def is_of_this_boot(phase: Phase) -> bool:
     """Say whether the machine still runs as it did then; if not, no mount of that time is left."""
     return phase.boot == _boot()
+
+
+@functools.lru_cache(maxsize=1)
+def _identity(pid: int) -> tuple[str, int, int]:
+    """Give what tells this process from all others, ever: boot, pid, start; it cannot change."""
+    return _boot(), pid, _start_time(pid)
 
 
 def _boot() -> str:

@@ -40,8 +40,8 @@ from graphdrivers.linux import durable, trees, xattrs
 ABOVE, BELOW = "above", "below"
 
 
-def above(state: str, diff: str, dialect: Dialect, staging: str) -> str:
-    """Build, where it is missing, what hides the markers of a sealed layer; give its path.
+def above(state: str, diff: str, dialect: Dialect, staging: str) -> None:
+    """Build what hides the markers of a sealed layer, unless somebody did meanwhile.
 
     Args:
         state: the layer's folder of ``state``.
@@ -49,15 +49,12 @@ def above(state: str, diff: str, dialect: Dialect, staging: str) -> str:
         dialect: of the overlay that will be mounted.
         staging: a folder on the same file system to build in.
     """
-    place = os.path.join(state, ABOVE)
-    if not os.path.lexists(place):
-        with _building(place, staging) as built:
-            _hide(built, diff, dialect)
-    return place
+    with _building(os.path.join(state, ABOVE), staging) as built:
+        _hide(built, diff, dialect)
 
 
-def below(state: str, diff: str, parent: str | None, dialect: Dialect, staging: str) -> str:
-    """Build, where it is missing, what carries out the markers of a layer and hides those of its parent.
+def below(state: str, diff: str, parent: str | None, dialect: Dialect, staging: str) -> None:
+    """Build what carries out the markers of a sealed layer and hides those of its parent; see `above`.
 
     Args:
         state: the layer's folder of ``state``.
@@ -66,13 +63,10 @@ def below(state: str, diff: str, parent: str | None, dialect: Dialect, staging: 
         dialect: of the overlay that will be mounted.
         staging: a folder on the same file system to build in.
     """
-    place = os.path.join(state, BELOW)
-    if not os.path.lexists(place):
-        with _building(place, staging) as built:
-            _carry_out(built, diff, dialect)
-            if parent is not None:
-                _hide(built, parent, dialect)
-    return place
+    with _building(os.path.join(state, BELOW), staging) as built:
+        _carry_out(built, diff, dialect)
+        if parent is not None:
+            _hide(built, parent, dialect)
 
 
 def root_is_opaque(diff: str) -> bool:
@@ -82,7 +76,7 @@ def root_is_opaque(diff: str) -> bool:
 
 @contextlib.contextmanager
 def _building(place: str, staging: str) -> Iterator[str]:
-    """Give an empty directory; at the end it is ``place``, unless somebody else was faster."""
+    """Give an empty directory; at the end it is ``place``, unless that is there already."""
     with durable.Staging(staging) as building:
         built = os.path.join(building.path, "shadow")
         os.mkdir(built, 0o700)

@@ -14,24 +14,27 @@ import attrs
 
 from graphdrivers import errors
 from graphdrivers.archive.whiteouts import OPAQUE_NAME, whiteout_name
-from graphdrivers.backends import abilities, layerdirs, roots
+from graphdrivers.backends import abilities, layerdirs, recording, roots
+from graphdrivers.backends.aufs import native
 from graphdrivers.backends.aufs.copied import Copy
 from graphdrivers.backends.aufs.engine import Engine, Forms, Plan
 from graphdrivers.backends.aufs.home import DIFF, MARKED, AufsDirs
+from graphdrivers.backends.aufs.native import KernelAufs
 from graphdrivers.backends.aufs.overlaid import MAX_DEPTH, OverlayShadow
 from graphdrivers.backends.aufs.phases import Phase
 from graphdrivers.backends.layerdirs import LayerFile
 from graphdrivers.backends.overlay.support import explained, mounted_unsynced
-from graphdrivers.linux import filesystems, mounts, namespaces, probe
+from graphdrivers.linux import aufs_mount, filesystems, mounts, namespaces, probe
 from graphdrivers.model import Capabilities, Support
 
 NAME = "aufs"
 
-ENGINES: tuple[type[Engine], ...] = (OverlayShadow, Copy)
+ENGINES: tuple[type[Engine], ...] = (KernelAufs, OverlayShadow, Copy)
 """In the order in which they are tried."""
 
 _AUTO = "auto"
 _ENGINE, _MARKS = "engine", "marks"
+_ELSE = ", else "
 
 
 @attrs.frozen
@@ -42,12 +45,13 @@ class Settings:
     user_xattrs: bool = False
     """Overlay's marks are ``user.overlay.*``; decided when a home is made, for content of such names is escaped."""
 
-    def lasting(self) -> dict[str, str]:
+    def lasting(self, *, recorded: bool) -> dict[str, str]:
         """Give what ``driver.json`` records."""
-        return {_MARKS: "user" if self.user_xattrs else "trusted"}
+        marks = "user" if self.user_xattrs else "trusted"
+        return {_MARKS: marks, **recording.lasting_options(recorded=recorded)}
 
 
-def settings_for(home: str, options: Mapping[str, str]) -> Settings:
+def settings_for(driver: str, home: str, options: Mapping[str, str]) -> Settings:
     """Read options and ``driver.json``; a new home is made for what this process may do.
 
     Raises:
@@ -59,7 +63,7 @@ def settings_for(home: str, options: Mapping[str, str]) -> Settings:
             raise errors.InvalidOption(NAME, key, f"it is unknown; known is {_ENGINE}")
         if options[key] not in names:
             raise errors.InvalidOption(NAME, key, f"it is one of {', '.join(names)}, not {options[key]!r}")
-    recorded = layerdirs.recorded_options(home, NAME)
+    recorded = layerdirs.recorded_options(home, driver)
     if recorded is not None:
         user_xattrs = recorded.get(_MARKS) == "user"
     else:
@@ -68,55 +72,71 @@ def settings_for(home: str, options: Mapping[str, str]) -> Settings:
     return Settings(options.get(_ENGINE, _AUTO), user_xattrs)
 
 
-def engine_of(support: Support) -> str:
-    """Give the name of the engine that a probe chose."""
-    return support.engine.partition(" ")[0]
+def engines_of(support: Support) -> list[str]:
+    """Give the names of the engines that a probe chose: the first one, and who takes the stacks that it does not."""
+    return support.engine.partition(" (")[0].split(_ELSE)
 
 
-def probed(home: str, options: Mapping[str, str]) -> Support:
+def probed(driver: str, home: str, options: Mapping[str, str]) -> Support:
     """Try engines in order on the file system of ``home``; see `driver.Driver.probe`."""
-    settings = settings_for(home, options)
-    wanted = [engine for engine in ENGINES if settings.engine in {_AUTO, engine.name}]
+    settings = settings_for(driver, home, options)
+    # Kernel aufs shows some stacks wrong: it needs another engine at its side.
+    wanted = [engine for engine in ENGINES if settings.engine in {_AUTO, KernelAufs.name, engine.name}]
     refused: list[tuple[str, errors.DriverUnavailable]] = []
-    with abilities.scratch(NAME, home) as folder:
+    works: list[tuple[type[Engine], Capabilities]] = []
+    with abilities.scratch(driver, home) as folder:
         files = os.path.join(folder, "files")
         os.mkdir(files)
         found = abilities.tried(files)
+        recorded = recording.records_owners(driver, home, found, layerdirs.recorded_options(home, driver))
+        found = attrs.evolve(found, ownership=found.ownership and not recorded, recorded_owners=recorded)
         views = abilities.views_are_readonly(files)
         for engine in wanted:
-            capabilities = _capabilities(engine, found, views=views)
+            if works and works[0][0] is not KernelAufs:
+                break
             try:
-                _try(engine, os.path.join(folder, engine.name), settings, capabilities)
+                capabilities = _capabilities(engine, found, views=views)
+                stable = _try(engine, os.path.join(folder, engine.name), settings, capabilities)
             except errors.DriverUnavailable as error:
                 refused.append((engine.name, error))
+                if engine.name == settings.engine:
+                    raise
                 continue
-            return Support(capabilities, _described(engine, settings, found), _notes(engine, refused))
-    raise refused[-1][1]
+            works.append((engine, attrs.evolve(capabilities, stable_inodes=stable)))
+    if not works:
+        raise refused[-1][1]
+    engine, capabilities = works[0]
+    names = _ELSE.join(one.name for one, _ in works[:2])
+    described = f"{names} ({_described(engine, settings, found)})"
+    return Support(capabilities, described, _notes(engine, refused, capabilities))
 
 
-def facts(support: Support, engine: str) -> dict[str, str]:
+def facts(support: Support) -> dict[str, str]:
     """Give the engine in use, and why each preferred one is not."""
     refused = [note for note in support.notes if note.startswith("engine ")]
-    return {"engine": engine, **{f"refused{number}": note for number, note in enumerate(refused)}}
+    return {"engine": engines_of(support)[0], **{f"refused{number}": note for number, note in enumerate(refused)}}
 
 
-def _try(engine: type[Engine], home: str, settings: Settings, capabilities: Capabilities) -> None:
-    """Let an engine live through the toy stack.
+def _try(engine: type[Engine], home: str, settings: Settings, capabilities: Capabilities) -> bool:
+    """Let an engine live through the toy stack; say whether files keep their inode numbers in it.
 
     Raises:
         NotSupported, PrerequisiteMissing, IncompatibleFilesystem: it does not work here.
     """
+    if engine is KernelAufs:
+        _refuse_without_aufs(home)
     if engine is OverlayShadow and not namespaces.has_capability("CAP_SYS_ADMIN"):
         reason = "mounting needs root, or root in a user namespace of its own"
         fix = "run as root, or under 'unshare --user --map-root-user --mount'; or use engine=copy"
         raise errors.PrerequisiteMissing(NAME, reason, fix)
     os.mkdir(home, 0o700)
-    dirs = AufsDirs(home, NAME, settings.lasting(), lasting=False)
-    worker = engine(dirs, Forms.of(user_xattrs=settings.user_xattrs), capabilities)
+    recorded = capabilities.recorded_owners
+    dirs = AufsDirs(home, NAME, settings.lasting(recorded=recorded), lasting=False)
+    worker = engine(dirs, Forms.of(user_xattrs=settings.user_xattrs, recorded=recorded), capabilities)
     _make_toy(dirs, worker)
     try:
         with _opened(worker.writable("top", ("middle", "bottom"))) as merged:
-            _use(f"/proc/self/fd/{merged}", home)
+            stable = _use(f"/proc/self/fd/{merged}", home)
         phase = dirs.phase("top")
         if phase is not None:
             worker.to_rest("top", ("middle", "bottom"), phase)
@@ -125,8 +145,20 @@ def _try(engine: type[Engine], home: str, settings: Settings, capabilities: Capa
             raise _incompatible(home, f"layers cannot be written in the form of the engine ({error})") from error
         raise explained(NAME, error, home) from error
     left = sorted(os.listdir(dirs.diff("top")))
-    if left != [".wh.kept", "written"]:
+    if left != [".wh.kept", "linked", "written"]:
         raise _incompatible(home, f"deletions in a mount leave no whiteouts (left: {left})")
+    return stable
+
+
+def _refuse_without_aufs(home: str) -> None:
+    if not namespaces.in_initial_user_namespace() or not namespaces.has_capability("CAP_SYS_ADMIN"):
+        reason = "aufs is mounted by root outside of user namespaces only"
+        raise errors.PrerequisiteMissing(NAME, reason, "run as root, or use engine=overlay-shadow")
+    if not filesystems.is_known(aufs_mount.TYPE):
+        fix = "build and load it (aufs-standalone, modprobe aufs), or use engine=overlay-shadow"
+        raise errors.NotSupported(NAME, "this kernel has no aufs", fix)
+    if not aufs_mount.can_be_branch(home):
+        raise _incompatible(home, "a path with ',', ':' or '=' cannot be a branch")
 
 
 def _make_toy(dirs: AufsDirs, engine: Engine) -> None:
@@ -156,14 +188,18 @@ def _opened(plan: Plan) -> Iterator[int]:
         yield merged
 
 
-def _use(root: str, home: str) -> None:
-    """Compare what shows with what must show, and write to it."""
+def _use(root: str, home: str) -> bool:
+    """Compare what shows with what must show, and write to it; say whether a copied-up file kept its number."""
     shown = {name: sorted(os.listdir(os.path.join(root, name))) for name in ("", "hidden")}
     if shown != {"": ["hidden", "kept"], "hidden": ["new"]}:
         raise _incompatible(home, f"whiteouts have no effect (seen: {shown})")
     with open(os.path.join(root, "written"), "xb"):
         pass
-    os.unlink(os.path.join(root, "kept"))
+    names = [os.path.join(root, name) for name in ("kept", "linked")]
+    os.link(*names)
+    stable = os.path.samefile(*names)
+    os.unlink(names[0])
+    return stable
 
 
 def _incompatible(folder: str, reason: str) -> errors.IncompatibleFilesystem:
@@ -177,6 +213,9 @@ def _capabilities(engine: type[Engine], found: Capabilities, *, views: bool) -> 
     common = attrs.evolve(found, char_0_0=False, native_diff=True, copy_on_write=True)
     if engine is OverlayShadow:
         return attrs.evolve(common, readonly_views=True, max_depth=MAX_DEPTH)
+    if engine is KernelAufs:
+        name_max = min(found.name_max, native.NAME_MAX)
+        return attrs.evolve(common, readonly_views=True, max_depth=native.MAX_DEPTH, name_max=name_max)
     return attrs.evolve(
         common, mount_free=True, readonly_views=views, rename_directories=True, hard_links_across_layers=True
     )
@@ -184,17 +223,24 @@ def _capabilities(engine: type[Engine], found: Capabilities, *, views: bool) -> 
 
 def _described(engine: type[Engine], settings: Settings, found: Capabilities) -> str:
     if engine is OverlayShadow:
-        api = "new mount API" if probe.has_new_mount_api() else "mount(2)"
+        api = "new mount API" if probe.has_lowerdir_append() else "mount(2)"
         marks = "user" if settings.user_xattrs else "trusted"
-        return f"{engine.name} (kernel overlayfs over shadow branches, {api}, {marks} xattrs)"
-    return f"{engine.name} ({'shared blocks (FICLONE)' if found.reflink else 'copied blocks'}, no mount)"
+        return f"kernel overlayfs over shadow branches, {api}, {marks} xattrs"
+    if engine is KernelAufs:
+        return "kernel aufs"
+    return f"{'shared blocks (FICLONE)' if found.reflink else 'copied blocks'}, no mount"
 
 
-def _notes(engine: type[Engine], refused: list[tuple[str, errors.DriverUnavailable]]) -> tuple[str, ...]:
+def _notes(
+    engine: type[Engine], refused: list[tuple[str, errors.DriverUnavailable]], can: Capabilities
+) -> tuple[str, ...]:
     notes = [f"engine {name} is not used: {error.reason}" for name, error in refused]
-    if engine is OverlayShadow:
+    if engine is Copy:
+        notes.append("mounting a layer copies its merged tree; settling it after the last use folds the changes back")
+    else:
         notes.append("hard links between files of a parent are broken when one of them is written to")
         notes.append("renaming a directory that a parent has is refused with EXDEV, tools copy it")
-    else:
-        notes.append("mounting a layer copies its merged tree; settling it after the last use folds the changes back")
+    if not can.readonly_views:
+        notes.append("views can be written to: a read-only mount needs root")
+    notes.extend(abilities.notes_on_owners(can))
     return tuple(notes)

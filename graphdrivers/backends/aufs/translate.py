@@ -3,9 +3,12 @@
 Both directions go through the directory in place, depth first, and are
 idempotent at every step: of a marker and the device that means the same, the
 new one is made before the old one goes. Times of directories are kept, across a
-kill in a private xattr of the directory. What hides nothing (a whiteout where
-no ancestor has the name) is dropped on the way: kernel overlayfs would list it
-in a directory that it does not merge, and no later reader needs it.
+kill in a private xattr of the directory.
+
+Overlayfs writes whiteouts only where they hide something, but calls any new
+directory opaque, so the ancestors are asked about those alone. In the other
+direction they are asked about every marker: overlayfs would list a whiteout of
+nothing in a directory that it does not merge, and any in or below an opaque one.
 """
 
 import contextlib
@@ -14,7 +17,7 @@ import stat
 from collections.abc import Iterator
 from typing import Self
 
-from graphdrivers.archive.entries import Directory, Node
+from graphdrivers.archive.entries import Node
 from graphdrivers.archive.plain import EmptyTree
 from graphdrivers.archive.search import deleted_by, read_mark
 from graphdrivers.archive.union import Union
@@ -31,7 +34,7 @@ Lower = Union | EmptyTree
 
 def has_marks(diff: str, overlay: Dialect) -> bool:
     """Say whether `to_rest` would make ``.wh.`` files; looks at names and directories only."""
-    with _Walk(diff, EmptyTree(), overlay) as walk:
+    with _Walk(diff, overlay) as walk:
         for entries in walk.directories():
             if walk.is_opaque() or any(overlay.is_whiteout(status) for _, status in entries):
                 return True
@@ -44,32 +47,30 @@ def to_rest(diff: str, lower: Lower, overlay: Dialect, rest: Dialect) -> bool:
     Every ``.wh.`` name in the layer counts as a marker.
     """
     marked = False
-    with _Walk(diff, lower, overlay) as walk:
+    with _Walk(diff, overlay) as walk:
         for entries in walk.directories():
             changing = walk.is_opaque() or any(overlay.is_whiteout(status) for _, status in entries)
             with walk.times_kept(changing=changing):
-                marked |= _directory_to_rest(walk, entries, overlay, rest)
+                marked |= _directory_to_rest(walk, entries, lower, rest)
     return marked
 
 
-def _directory_to_rest(
-    walk: "_Walk", entries: list[tuple[bytes, os.stat_result]], overlay: Dialect, rest: Dialect
-) -> bool:
+def _directory_to_rest(walk: "_Walk", entries: list[tuple[bytes, os.stat_result]], lower: Lower, rest: Dialect) -> bool:
     """Translate one directory; say whether it holds markers now.
 
     It is not listed again for that: what shows through a descriptor of entries
     made since it was opened is unspecified (POSIX, readdir), and Btrfs leaves them out.
     """
-    own, below = walk.own.fd, walk.below
+    own, overlay = walk.own.fd, walk.overlay
     opaque = walk.is_opaque()
     marked = any(name.startswith(PREFIX) for name, _ in entries)
     # Also where it hides no directory but a file: aufs would go on looking below that.
-    if opaque and walk.covers:
+    if opaque and _find(lower, walk.own.path()) is not None:
         rest.write_opaque(own)
         marked = True
     for name, status in entries:
         if overlay.is_whiteout(status):
-            if not opaque and below is not None and below.lookup(name) is not None:
+            if not opaque and isinstance(lower, Union):
                 rest.write_whiteout(own, name)
                 marked = True
             os.unlink(name, dir_fd=own)
@@ -81,24 +82,29 @@ def _directory_to_rest(
 
 def to_overlay(diff: str, lower: Lower, overlay: Dialect) -> None:
     """Turn ``.wh.`` files into overlay's marks, and remove bookkeeping of aufs. Idempotent."""
-    with _Walk(diff, lower, overlay) as walk:
+    with _Walk(diff, overlay) as walk:
         for entries in walk.directories():
             markers = [name for name, _ in entries if name.startswith(PREFIX)]
             if markers:
                 with walk.times_kept(changing=True):
-                    _directory_to_overlay(walk, {name: status.st_mode for name, status in entries}, markers, overlay)
+                    _directory_to_overlay(walk, {name: status.st_mode for name, status in entries}, markers, lower)
 
 
-def _directory_to_overlay(walk: "_Walk", modes: dict[bytes, int], markers: list[bytes], overlay: Dialect) -> None:
-    own, below = walk.own.fd, walk.below
+def _directory_to_overlay(walk: "_Walk", modes: dict[bytes, int], markers: list[bytes], lower: Lower) -> None:
+    own, overlay = walk.own.fd, walk.overlay
     deleted = deleted_by(own, markers)
     if walk.own.depth and walk.is_opaque():
         overlay.write_opaque(own)
-        deleted = set()  # a device would be listed: what hides nothing is no whiteout to overlayfs
+        deleted = set()
     elif OPAQUE_NAME in markers:  # overlay knows no opaque root
-        deleted = set() if below is None else {node.name for node in below.scan()}
-    for name in deleted if below is not None else ():
-        if below is None or below.lookup(name) is None:
+        deleted = set()
+        if isinstance(lower, Union):
+            with lower.root() as root:
+                deleted = {node.name for node in root.scan()}
+    if walk.covered:
+        deleted = set()
+    for name in deleted:
+        if _find(lower, walk.own.path(name)) is None:
             continue
         if name not in modes:
             overlay.write_whiteout(own, name)
@@ -106,6 +112,11 @@ def _directory_to_overlay(walk: "_Walk", modes: dict[bytes, int], markers: list[
             os.setxattr(xattrs.at(own, name), overlay.xattr("opaque"), b"y", follow_symlinks=False)
     for name in markers:
         trees.remove_tree(own, name)
+
+
+def _find(lower: Lower, path: bytes) -> Node | None:
+    """Give what the ancestors show at a path."""
+    return lower.find(path) if isinstance(lower, Union) else None
 
 
 def _strip(directory: int, name: bytes, overlay: Dialect) -> None:
@@ -117,50 +128,45 @@ def _strip(directory: int, name: bytes, overlay: Dialect) -> None:
 
 
 class _Walk:
-    """Goes through a layer's directories, and at its side through what the ancestors show there."""
+    """Goes through a layer's directories."""
 
-    def __init__(self, diff: str, lower: Lower, overlay: Dialect) -> None:
-        """Open the layer; ``lower`` stays the caller's."""
-        self._overlay = overlay
-        self.covers = not isinstance(lower, EmptyTree)
-        """The ancestors show something, not always a directory, at the present path."""
-        self._below: list[Directory | None] = [lower.root() if self.covers else None]
+    def __init__(self, diff: str, overlay: Dialect) -> None:
+        """Open the layer."""
+        self.overlay = overlay
+        self.covered = False
+        """A directory above the present one is opaque, so nothing of the ancestors shows here either."""
         with layerdirs.directory(diff) as root:
             self.own = trees.DirStack(root)
-
-    @property
-    def below(self) -> Directory | None:
-        """The ancestors' directory beside the present one; ``None`` where they show none."""
-        return self._below[-1]
 
     def directories(self) -> Iterator[list[tuple[bytes, os.stat_result]]]:
         """Give the entries of each directory, parents first; those that are directories still then are entered."""
         pending: list[list[bytes]] = []
+        above: list[bool] = []
         while True:
-            entries = self._entries()
+            with os.scandir(self.own.fd) as found:
+                entries = [(os.fsencode(entry.name), entry.stat(follow_symlinks=False)) for entry in found]
             yield entries
-            pending.append(
-                [name for name, status in entries if stat.S_ISDIR(status.st_mode) and not name.startswith(PREFIX)]
-            )
+            pending.append([name for name, facts in entries if stat.S_ISDIR(facts.st_mode) and name[:4] != PREFIX])
+            above.append(self.covered or (bool(pending[-1]) and self.is_opaque()))
             while not pending[-1]:
                 pending.pop()
+                above.pop()
                 if not pending:
                     return
                 os.close(self.own.leave())
-                self._shut()
-            self._enter(pending[-1].pop())
+            self.covered = above[-1]
+            self.own.enter(pending[-1].pop())
 
     def is_opaque(self) -> bool:
         """Say whether nothing of the ancestors shows in the present directory, in either form."""
-        mark = self._overlay.xattr("opaque")
-        if self.own.depth and read_mark(self.own.fd, mark) == b"y":
+        if self.own.depth and read_mark(self.own.fd, self.overlay.xattr("opaque")) == b"y":
             return True
         return os.access(OPAQUE_NAME, os.F_OK, dir_fd=self.own.fd, follow_symlinks=False)
 
     @contextlib.contextmanager
     def times_kept(self, *, changing: bool) -> Iterator[None]:
         """Give the present directory back the times that it has now, or had before a killed process changed it."""
-        own, mark = self.own.fd, self._overlay.xattr(_TIMES)
+        own, mark = self.own.fd, self.overlay.xattr(_TIMES)
         noted = read_mark(own, mark)
         if noted is None and not changing:
             yield
@@ -178,24 +184,4 @@ class _Walk:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        while self._below:
-            self._shut()
         self.own.close()
-
-    def _entries(self) -> list[tuple[bytes, os.stat_result]]:
-        with os.scandir(self.own.fd) as entries:
-            return [(os.fsencode(entry.name), entry.stat(follow_symlinks=False)) for entry in entries]
-
-    def _enter(self, name: bytes) -> None:
-        node: Node | None = None if self.below is None or self.is_opaque() else self.below.lookup(name)
-        self.own.enter(name)
-        self.covers = node is not None
-        inner = None
-        if self.below is not None and node is not None and stat.S_ISDIR(node.stat.st_mode):
-            inner = self.below.enter(node)
-        self._below.append(inner)
-
-    def _shut(self) -> None:
-        below = self._below.pop()
-        if below is not None:
-            below.close()

@@ -51,14 +51,14 @@ class OverlayDriver(Driver):
     def __init__(self, home: str, options: Mapping[str, str], support: Support) -> None:
         """Open ``home``; see `driver.Driver`."""
         super().__init__(home, options, support)
-        self._settings = trials.settings_for(home, options)
+        self._settings = trials.settings_for(home, options, self.name)
         self._dialect = trials.dialect_of(self._settings)
         self._dirs = layerdirs.LayerDirs(home, self.name, self._settings.lasting())
 
     @classmethod
     def probe(cls, home: str, options: Mapping[str, str]) -> Support:
         """Mount and use a toy stack; see `driver.Driver.probe`."""
-        return trials.probed(home, options)
+        return trials.probed(home, options, cls.name)
 
     def create(self, layer: str, parent: str | None = None, spec: LayerSpec = LayerSpec()) -> None:
         """Create an upper directory; cost independent of the parent's content."""
@@ -108,7 +108,7 @@ class OverlayDriver(Driver):
         self._refuse_mounted(layer)
         with contextlib.ExitStack() as stack:
             root = stack.enter_context(layerdirs.directory(self._dirs.path(layer, layout.DIFF)))
-            dialect = Watch.over(self._dialect)
+            dialect = Watch.over(self._dialect, self._undoes_escapes)
             again = bool(os.listdir(root))
             if again:
                 lowers = [self._dirs.path(ancestor) for ancestor in ancestors] or [self._nothing()]
@@ -175,6 +175,9 @@ class OverlayDriver(Driver):
         if lowers:
             layerdirs.make_private(self._dirs.path(layer, layout.WORK))
         return layout.writable(self._dirs.path(layer), lowers, self._settings)
+
+    def _undoes_escapes(self) -> bool:
+        return trials.undoes_escapes(self.home, self._settings)
 
     def _nothing(self) -> str:
         """Give the folder of an empty layer, for mounts that take at least one lower directory."""

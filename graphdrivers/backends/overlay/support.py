@@ -24,14 +24,19 @@ from graphdrivers.linux import filesystems, mounts, namespaces, probe
 from graphdrivers.model import Capabilities, Mount, Support
 
 
-def settings_for(home: str, options: Mapping[str, str]) -> Settings:
+def settings_for(home: str, options: Mapping[str, str], driver: str = NAME) -> Settings:
     """Read options and ``driver.json``, and choose the xattr namespace for this process.
+
+    Args:
+        home: the driver's home.
+        options: what was asked for.
+        driver: the name of the driver whose home it has to be.
 
     Raises:
         InvalidOption: see `options.parse`.
         NotSupported: redirects are asked for in a user namespace.
     """
-    chosen = parse(options, layerdirs.recorded_options(home, NAME))
+    chosen = parse(options, layerdirs.recorded_options(home, driver))
     if namespaces.in_initial_user_namespace():
         return chosen
     if chosen.redirect_dir or chosen.metacopy:
@@ -45,17 +50,24 @@ def dialect_of(settings: Settings) -> Dialect:
     return OVERLAY_USER if settings.user_xattrs else OVERLAY
 
 
-def probed(home: str, options: Mapping[str, str]) -> Support:
-    """Try everything on the file system of ``home``; see `driver.Driver.probe`."""
+def probed(home: str, options: Mapping[str, str], driver: str = NAME) -> Support:
+    """Try everything on the file system of ``home``; see `driver.Driver.probe` and `settings_for`."""
     _refuse_unprivileged()
-    settings = settings_for(home, options)
+    settings = settings_for(home, options, driver)
     with abilities.scratch(NAME, home) as folder:
         files = os.path.join(folder, "files")
         os.mkdir(files)
         found = abilities.tried(files)
         _refuse_without_xattrs(folder, found, settings)
-        escapes = _try_stack(folder, settings)
-    return Support(_capabilities(found, settings), _engine(settings), _notes(settings, escapes=escapes))
+        seen = _try_stack(folder, settings)
+    capabilities = attrs.evolve(_capabilities(found, settings), stable_inodes=seen.stable_inodes)
+    return Support(capabilities, _engine(settings), _notes(settings, escapes=seen.escapes))
+
+
+def undoes_escapes(home: str, settings: Settings) -> bool:
+    """Tell whether an overlay mount here shows escaped private xattrs under their own names (Linux 6.7)."""
+    with abilities.scratch(NAME, home) as folder:
+        return _try_stack(folder, settings).escapes
 
 
 def _refuse_unprivileged() -> None:
@@ -80,8 +92,18 @@ def _incompatible(folder: str, reason: str) -> errors.IncompatibleFilesystem:
     return errors.IncompatibleFilesystem(NAME, f"{fs_type} below {os.path.dirname(folder)!r}: {reason}", advice)
 
 
-def _try_stack(folder: str, settings: Settings) -> bool:
-    """Build, mount, check and use the toy stack; say whether the kernel undoes escapes of private xattrs."""
+@attrs.frozen
+class _Seen:
+    """What the toy stack showed, beside that it works."""
+
+    escapes: bool
+    """The kernel undoes escapes of private xattrs."""
+    stable_inodes: bool
+    """A file keeps its number when it is copied up: in a user namespace the kernel cannot remember where it was."""
+
+
+def _try_stack(folder: str, settings: Settings) -> _Seen:
+    """Build, mount, check and use the toy stack."""
     dialect = dialect_of(settings)
     bottom, middle, top = (os.path.join(folder, name) for name in ("bottom", "middle", "top"))
     for layer in (bottom, middle, top):
@@ -136,18 +158,21 @@ def mounted_unsynced(plan: Mount) -> Iterator[int]:
         yield merged
 
 
-def _use(merged: int, upper: str, dialect: Dialect, folder: str) -> bool:
+def _use(merged: int, upper: str, dialect: Dialect, folder: str) -> _Seen:
     """Compare the mounted toy stack with what it must be, and write to it."""
     root = f"/proc/self/fd/{merged}"
     shown = {name: sorted(os.listdir(os.path.join(root, name))) for name in ("", "hidden")}
     if shown != {"": ["hidden", "kept", "marked"], "hidden": ["new"]}:
         raise _incompatible(folder, f"whiteouts have no effect on it (seen: {shown})")
     _write(os.path.join(root, "written"))
-    os.unlink(os.path.join(root, "kept"))
+    names = [os.path.join(root, name) for name in ("kept", "linked")]
+    os.link(*names)
+    stable = os.path.samefile(*names)
+    os.unlink(names[0])
     left = os.lstat(os.path.join(upper, "kept"))
     if not os.path.isfile(os.path.join(upper, "written")) or not dialect.is_whiteout(left):
         raise _incompatible(folder, "deletions in a mount leave no whiteouts on it")
-    return dialect.xattr("opaque") in os.listxattr(os.path.join(root, "marked"))
+    return _Seen(dialect.xattr("opaque") in os.listxattr(os.path.join(root, "marked")), stable)
 
 
 def explained(driver: str, error: OSError, folder: str) -> errors.DriverUnavailable:
@@ -177,7 +202,7 @@ def _capabilities(found: Capabilities, settings: Settings) -> Capabilities:
 
 
 def _engine(settings: Settings) -> str:
-    api = "new mount API" if probe.has_new_mount_api() else "mount(2)"
+    api = "new mount API" if probe.has_lowerdir_append() else "mount(2)"
     return f"kernel overlayfs, {api}, {'user' if settings.user_xattrs else 'trusted'} xattrs"
 
 

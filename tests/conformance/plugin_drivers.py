@@ -1,0 +1,105 @@
+"""Drivers that try out the plugin: what they declare, and whether it is so."""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import attrs
+
+from graphdrivers import errors
+from graphdrivers.backends.vfs import VfsDriver
+from graphdrivers.model import Deviation, LayerSpec, Support
+
+LINK = "https://bugs.example/7"
+EXISTING = "test_lifecycle.py::test_an_existing_name_is_left_untouched"
+
+
+class Plain(VfsDriver):
+    """A sound driver."""
+
+    name: ClassVar[str] = "plain"
+
+
+class Undeclared(VfsDriver):
+    """Creates over an existing layer, and says nothing about it."""
+
+    name: ClassVar[str] = "undeclared"
+
+    def create(self, layer: str, parent: str | None = None, spec: LayerSpec = LayerSpec()) -> None:
+        """Remove first."""
+        self.remove(layer)
+        super().create(layer, parent, spec)
+
+
+class _Declaring(VfsDriver):
+    """Declares a deviation."""
+
+    check: ClassVar[str]
+    link: ClassVar[str] = LINK
+
+    @classmethod
+    def probe(cls, home: str, options: Mapping[str, str]) -> Support:
+        """Add it to what is so."""
+        declared = Deviation(cls.check, "its store overwrites", cls.link)
+        return attrs.evolve(super().probe(home, options), deviations=(declared,))
+
+
+class Declared(_Declaring, Undeclared):
+    """Creates over an existing layer, and says so."""
+
+    name: ClassVar[str] = "declared"
+    check = EXISTING.replace("existing", "*")
+
+
+class Reformed(_Declaring):
+    """Declares a deviation that is none any more."""
+
+    name: ClassVar[str] = "reformed"
+    check = EXISTING
+
+
+class Pointless(_Declaring):
+    """Declares a deviation from a check that does not exist."""
+
+    name: ClassVar[str] = "pointless"
+    check = "test_lifecycle.py::test_an_exsiting_name*"
+
+
+class Void(_Declaring):
+    """Declares a deviation from a check that is gated for it."""
+
+    name: ClassVar[str] = "void"
+    check = "test_lifecycle.py::test_a_size_that_is_claimed_holds"
+
+
+class Unexplained(_Declaring):
+    """Declares a deviation without a link."""
+
+    name: ClassVar[str] = "unexplained"
+    check = EXISTING
+    link = ""
+
+
+class Blind(Undeclared):
+    """Cannot even be looked at when something has failed."""
+
+    name: ClassVar[str] = "blind"
+
+    def create(self, layer: str, parent: str | None = None, spec: LayerSpec = LayerSpec()) -> None:
+        """Go bad from the second layer on."""
+        super().create(layer, parent, spec)
+        self.home = "/nonexistent"
+
+
+class Unavailable(VfsDriver):
+    """Works nowhere, and says so."""
+
+    name: ClassVar[str] = "nowhere"
+
+    @classmethod
+    def probe(cls, home: str, options: Mapping[str, str]) -> Support:
+        """Refuse."""
+        del home, options
+        raise errors.PrerequisiteMissing(cls.name, "the moon is not full", "wait for it")
+
+
+DRIVERS = (Plain, Undeclared, Declared, Reformed, Pointless, Void, Unexplained, Blind, Unavailable)
