@@ -119,6 +119,21 @@ def test_names_in_a_layer_without_parent(home: pathlib.Path, opened: Opener, eng
     assert names(home / "diff/layer") == [".WH.file", ".whfile", "dir", "sub", "sub/wh."]
 
 
+def test_names_in_a_plain_directory_of_kernel_aufs(home: pathlib.Path, opened: Opener) -> None:
+    """A layer that kernel aufs does not mount, for it is its merged tree already, is searched as well."""
+    driver = opened(home)
+    driver.create("layer")
+    engine = driver._engines["aufs"]
+    (plan,) = engine.writable("layer", ())
+    users_names(plan.source)
+    with pytest.raises(errors.ReservedNameError) as caught:
+        driver.settle("layer")
+
+    assert sorted(caught.value.paths) == USERS
+    assert len(list((home / "state/layer/reserved").glob("*"))) == len(USERS)
+    assert names(home / "diff/layer") == [".WH.file", ".whfile", "dir", "sub", "sub/wh."]
+
+
 def test_settling_a_home_tells_nobody(driver: AufsDriver, home: pathlib.Path) -> None:
     """There is nobody to tell when a home is opened: the names are put aside, and the facts say where."""
     written(driver, "layer", users_names)
