@@ -131,6 +131,25 @@ def test_an_edit_that_hides_itself(driver: AufsDriver, home: pathlib.Path) -> No
         assert (home / "diff/layer/other").read_text() == "Xther"
 
 
+def test_what_was_changed_before_stays_changed(driver: AufsDriver, home: pathlib.Path) -> None:
+    """Untouched in a later copy, what the layer itself has is no proof of being what the parent has."""
+
+    def act(root: str) -> None:
+        place = pathlib.Path(root, "other")
+        facts = place.stat()
+        place.write_text("OTHER")
+        os.utime(place, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+        make(pathlib.Path(root), *[f"then/{number}" for number in range(400)])  # to copy them takes several ticks
+
+    written(driver, "layer", act)
+    driver.settle("layer")
+    driver.mounts("layer")
+    assert len(baseline.read(str(home / "state/layer/baseline"))) > 5
+    driver.settle("layer")
+
+    assert (home / "diff/layer/other").read_text() == "OTHER"
+
+
 def test_what_the_layer_had_goes_with_it(driver: AufsDriver, home: pathlib.Path) -> None:
     """Over several folds: kept, changed again, and back to what the parent shows, which leaves nothing."""
     written(driver, "layer", lambda root: make(pathlib.Path(root), "new/file", "new/other"))
