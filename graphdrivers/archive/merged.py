@@ -287,6 +287,8 @@ class MergedTree:
             here = self.places.find(pending.pop())
             if here is None:
                 continue
+            # Entries younger than the descriptor may be left out unless it is rewound (readdir(3)); Btrfs does so.
+            os.lseek(here.fd, 0, os.SEEK_SET)
             with os.scandir(here.fd) as entries:
                 for entry in entries:
                     name = os.fsencode(entry.name)

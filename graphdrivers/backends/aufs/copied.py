@@ -53,11 +53,11 @@ class Copy(Engine):
         """Copy the merged tree, unless that was done before; see `Engine.writable`."""
         before = self.dirs.phase(layer)
         plain = self.is_plain(layer, ancestors)
+        live = phases.now(self.name, "live")
+        if live != before:  # first: a copy that no phase tells of would outlive what it was made from
+            self.dirs.enter_phase(layer, live, lasting=before is None)
         if not plain and not self.dirs.has(layer, _BASELINE):
             self._copy_writable(layer, ancestors)
-        live = phases.now(self.name, "live")
-        if live != before:
-            self.dirs.enter_phase(layer, live, lasting=before is None)
         return (Mount("bind", self.dirs.diff(layer) if plain else self.dirs.mnt(layer)),)
 
     def view(self, layer: str, ancestors: Sequence[str], *, sealed: bool) -> Plan:
@@ -95,6 +95,7 @@ class Copy(Engine):
             self._fold(layer, ancestors)
             self._exchange(layer)
             self.dirs.unmark(layer, _BASELINE)
+            self.sync(layer)
         elif self.is_plain(layer, ancestors):
             aside = self.put_aside(layer, self.dirs.diff(layer))
         self._drop_tree(layer)

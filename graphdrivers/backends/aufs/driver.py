@@ -141,8 +141,8 @@ class AufsDriver(Driver):
         """Measure the layer's directory."""
         ancestors = self._dirs.read(layer).ancestors
         phase = self._dirs.phase(layer)
-        if phase is not None and self._engines[phase.engine].keeps_elsewhere(layer):
-            return naivediff.used(self._engines[phase.engine].live_differences(layer, ancestors))
+        if phase is not None and (engine := self._engine_of(layer, phase)).keeps_elsewhere(layer):
+            return naivediff.used(engine.live_differences(layer, ancestors))
         forms = self._engine.forms
         dialect = forms.rest if phase is None else forms.overlay
         with layerdirs.directory(self._dirs.diff(layer)) as root:
@@ -167,8 +167,7 @@ class AufsDriver(Driver):
         """
         if layer is None:
             self._dirs.sweep()
-            for name in self._dirs.restless():
-                self._settle_left(name)
+            self._settle_all()
             return
         self._dirs.read(layer)
         if not self._dirs.is_sealed(layer) and not self._dirs.mounted_at(layer):
@@ -180,7 +179,7 @@ class AufsDriver(Driver):
             return trials.facts(self.support)
         ancestors = self._dirs.read(layer).ancestors
         phase = self._dirs.phase(layer)
-        engine = self._suitable(layer, ancestors) if phase is None else self._engines[phase.engine]
+        engine = self._suitable(layer, ancestors) if phase is None else self._engine_of(layer, phase)
         form = "wh" if phase is None else f"{engine.name}, {phase.step}"
         found = {"engine": engine.name, "dialect": form, "diff": self._dirs.diff(layer), "mnt": self._dirs.mnt(layer)}
         for other in self._chosen[: self._chosen.index(engine)] if engine in self._chosen else ():
@@ -192,21 +191,35 @@ class AufsDriver(Driver):
             found["reserved"] = aside
         return found
 
+    def _settle_all(self) -> None:
+        """Bring every layer to rest that some process left; one that resists does not keep the others from it."""
+        failed: list[OSError | errors.GraphDriverError] = []
+        for layer in self._dirs.restless():
+            try:
+                self._settle_left(layer)
+            except (OSError, errors.GraphDriverError) as error:
+                failed.append(error)
+        if failed:
+            for other in failed[1:]:
+                failed[0].add_note(f"another layer: {other}")
+            raise failed[0]
+
     def _settle_left(self, layer: str) -> None:
         """Bring a layer to rest that some process left; not while one may still use it."""
         phase = self._dirs.phase(layer)
         if phase is None or not phase.boot or not self._dirs.exists(layer):
             return
-        if is_held(phase) or (phase.step == "live" and not self._engines[phase.engine].may_rest(layer, phase)):
+        engine = self._engine_of(layer, phase)
+        if is_held(phase) or (phase.step == "live" and not engine.may_rest(layer, phase)):
             return
-        self._engines[phase.engine].to_rest(layer, self._dirs.read(layer).ancestors, phase)
+        engine.to_rest(layer, self._dirs.read(layer).ancestors, phase)
 
     def _rest(self, layer: str) -> None:
         """Bring a layer that is not mounted to rest."""
         phase = self._dirs.phase(layer)
         if phase is None:
             return
-        aside = self._engines[phase.engine].to_rest(layer, self._dirs.read(layer).ancestors, phase)
+        aside = self._engine_of(layer, phase).to_rest(layer, self._dirs.read(layer).ancestors, phase)
         if aside:
             raise errors.ReservedNameError(layer, aside)
 
@@ -223,7 +236,17 @@ class AufsDriver(Driver):
         if phase is not None and phase.step == "moving":
             self._rest(layer)
             phase = None
-        return self._suitable(layer, ancestors) if phase is None or not phase.boot else self._engines[phase.engine]
+        if phase is None or not phase.boot:
+            return self._suitable(layer, ancestors)
+        return self._engine_of(layer, phase)
+
+    def _engine_of(self, layer: str, phase: Phase) -> Engine:
+        """Give the engine that a phase names."""
+        engine = self._engines.get(phase.engine)
+        if engine is None:
+            reason = f"the phase of layer {layer!r} names an unknown engine, {phase.engine!r}"
+            raise errors.StoreCorrupt(self._dirs.home, reason)
+        return engine
 
     def _note(self, layer: str, *, escaped: bool, deleted: bool) -> None:
         if escaped:
@@ -238,4 +261,4 @@ class AufsDriver(Driver):
             phase = None
         if phase is None:
             return self._engine.compared(self._engine.branch(layer), ancestors)
-        return self._engines[phase.engine].live_differences(layer, ancestors)
+        return self._engine_of(layer, phase).live_differences(layer, ancestors)

@@ -147,6 +147,11 @@ class Engine(abc.ABC):
         """Give the folder to make things in."""
         return os.path.join(self.dirs.home, "tmp")
 
+    def sync(self, layer: str) -> None:
+        """Make what was done to a layer durable, so that its next phase may be."""
+        with layerdirs.directory(self.dirs.diff(layer)) as root:
+            self.dirs.sync(root)
+
     def note_marks(self, layer: str, *, marked: bool) -> None:
         """Remember whether a layer holds ``.wh.`` names."""
         if marked:

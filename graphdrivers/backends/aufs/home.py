@@ -154,7 +154,7 @@ class AufsDirs(LayerDirs):
         """Delete a layer: its record first, then all that has its name. Idempotent; needs no room on the disk."""
         with contextlib.ExitStack() as deleted_after, self._lock():
             for link in (self._record(layer), os.path.join(self._phases, layer)):
-                with contextlib.suppress(FileNotFoundError):
+                with contextlib.suppress(FileNotFoundError, IsADirectoryError):  # rubbish of that kind is swept
                     os.unlink(link)
             for folder in (self.path(layer), self.diff(layer), self.mnt(layer)):
                 deleted_after.enter_context(durable.discarding(folder, self._tmp))
@@ -177,7 +177,8 @@ class AufsDirs(LayerDirs):
         texts = [f"/{kind}/{layer}" for kind in (DIFF, MNT)]
         if layerdirs.PLAIN_NAME.fullmatch(layer) and not layerdirs.in_mount_table(*texts, self.label(layer)):
             return ""
-        users = [use for folder in folders for use in mountinfo.users_of(folder)]
+        # A killed exchange of folders leaves one of them missing.
+        users = [use for folder in folders if os.path.isdir(folder) for use in mountinfo.users_of(folder)]
         users += [use for use in mountinfo.read() if use.source == self.label(layer)]
         users += [use for folder in folders for use in mountinfo.mounted_within(os.path.realpath(folder))]
         return users[0].target if users else ""

@@ -79,8 +79,10 @@ class KernelAufs(Engine):
         return self.compared(Branch(self.dirs.diff(layer), self.forms.rest), ancestors)
 
     def to_rest(self, layer: str, ancestors: Sequence[str], phase: Phase) -> tuple[str, ...]:
-        """Remove bookkeeping; names that a user may not make, aufs refuses at once."""
-        del ancestors, phase
+        """Remove bookkeeping; what a user may not name, aufs refuses at once, and a plain directory does not."""
+        aside: tuple[str, ...] = ()
+        if phase.boot and self.is_plain(layer, ancestors):
+            aside = self.put_aside(layer, self.dirs.diff(layer))
         marked = False
         with layerdirs.directory(self.dirs.diff(layer)) as root:
             for _, directory, names in _directories(root):
@@ -94,7 +96,7 @@ class KernelAufs(Engine):
                 self.dirs.sync(root)
         self.note_marks(layer, marked=marked)
         self.dirs.come_to_rest(layer)
-        return ()
+        return aside
 
     def branches(self, layer: str, ancestors: Sequence[str]) -> Iterator[tuple[str, str]]:
         """Give what the kernel tells of a mounted stack, else what would be mounted."""

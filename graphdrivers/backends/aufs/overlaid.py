@@ -41,6 +41,7 @@ class OverlayShadow(Engine):
             self.dirs.enter_phase(layer, phases.now(self.name, "moving"))
             with self.lower(ancestors) as lower:
                 translate.to_overlay(self.dirs.diff(layer), lower, self.forms.overlay)
+            self.sync(layer)  # markers that came back after a power cut would be taken for a user's
         live = phases.now(self.name, "live")
         if live != before:
             self.dirs.enter_phase(layer, live, lasting=before is None)
@@ -87,8 +88,7 @@ class OverlayShadow(Engine):
         with self.lower(ancestors) as lower:
             marked = translate.to_rest(diff, lower, self.forms.overlay, self.forms.rest)
         if marks:
-            with layerdirs.directory(diff) as root:
-                self.dirs.sync(root)
+            self.sync(layer)
         self.note_marks(layer, marked=marked)
         self.dirs.come_to_rest(layer)
         return aside

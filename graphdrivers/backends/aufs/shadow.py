@@ -140,7 +140,7 @@ class _Walk:
             while not pending[-1]:
                 pending.pop()
                 if not pending:
-                    if self._leaving is not None and os.listdir(self.made.fd):
+                    if self._leaving is not None:  # also of an empty shadow: its root is on top
                         self._leaving(self.made.fd, self.own.fd)
                     return
                 self._leave()

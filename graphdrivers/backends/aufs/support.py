@@ -141,6 +141,8 @@ def _try(engine: type[Engine], home: str, settings: Settings, capabilities: Capa
         if phase is not None:
             worker.to_rest("top", ("middle", "bottom"), phase)
     except OSError as error:
+        if not isinstance(error, errors.SyscallError):  # no mount that the kernel refused
+            raise _incompatible(home, f"layers cannot be written in the form of the engine ({error})") from error
         raise explained(NAME, error, home) from error
     left = sorted(os.listdir(dirs.diff("top")))
     if left != [".wh.kept", "linked", "written"]:

@@ -2,12 +2,13 @@
 
 Both directions go through the directory in place, depth first, and are
 idempotent at every step: of a marker and the device that means the same, the
-new one is made before the old one goes. Times of directories are kept.
+new one is made before the old one goes. Times of directories are kept, across a
+kill in a private xattr of the directory.
 
 Overlayfs writes whiteouts only where they hide something, but calls any new
 directory opaque, so the ancestors are asked about those alone. In the other
 direction they are asked about every marker: overlayfs would list a whiteout of
-nothing in a directory that it does not merge.
+nothing in a directory that it does not merge, and any in or below an opaque one.
 """
 
 import contextlib
@@ -23,6 +24,9 @@ from graphdrivers.archive.union import Union
 from graphdrivers.archive.whiteouts import OPAQUE_NAME, PREFIX, Dialect
 from graphdrivers.backends import layerdirs
 from graphdrivers.linux import trees, xattrs
+
+_TIMES = "graphdrivers.times"
+"""Overlay's own to the kernel, so never shown: a directory's times while its entries are changed."""
 
 Lower = Union | EmptyTree
 """What the ancestors of the layer show together."""
@@ -45,26 +49,35 @@ def to_rest(diff: str, lower: Lower, overlay: Dialect, rest: Dialect) -> bool:
     marked = False
     with _Walk(diff, overlay) as walk:
         for entries in walk.directories():
-            with walk.times_kept():
-                _directory_to_rest(walk, entries, lower, rest)
-            marked = marked or walk.has_markers()
+            changing = walk.is_opaque() or any(overlay.is_whiteout(status) for _, status in entries)
+            with walk.times_kept(changing=changing):
+                marked |= _directory_to_rest(walk, entries, lower, rest)
     return marked
 
 
-def _directory_to_rest(walk: "_Walk", entries: list[tuple[bytes, os.stat_result]], lower: Lower, rest: Dialect) -> None:
+def _directory_to_rest(walk: "_Walk", entries: list[tuple[bytes, os.stat_result]], lower: Lower, rest: Dialect) -> bool:
+    """Translate one directory; say whether it holds markers now.
+
+    It is not listed again for that: what shows through a descriptor of entries
+    made since it was opened is unspecified (POSIX, readdir), and Btrfs leaves them out.
+    """
     own, overlay = walk.own.fd, walk.overlay
     opaque = walk.is_opaque()
+    marked = any(name.startswith(PREFIX) for name, _ in entries)
     # Also where it hides no directory but a file: aufs would go on looking below that.
     if opaque and _find(lower, walk.own.path()) is not None:
         rest.write_opaque(own)
+        marked = True
     for name, status in entries:
         if overlay.is_whiteout(status):
             if not opaque and isinstance(lower, Union):
                 rest.write_whiteout(own, name)
+                marked = True
             os.unlink(name, dir_fd=own)
         elif not stat.S_ISDIR(status.st_mode):  # a directory is looked at when it is entered
             _strip(own, name, overlay)
     _strip(own, b".", overlay)
+    return marked
 
 
 def to_overlay(diff: str, lower: Lower, overlay: Dialect) -> None:
@@ -73,20 +86,23 @@ def to_overlay(diff: str, lower: Lower, overlay: Dialect) -> None:
         for entries in walk.directories():
             markers = [name for name, _ in entries if name.startswith(PREFIX)]
             if markers:
-                with walk.times_kept():
+                with walk.times_kept(changing=True):
                     _directory_to_overlay(walk, {name: status.st_mode for name, status in entries}, markers, lower)
 
 
 def _directory_to_overlay(walk: "_Walk", modes: dict[bytes, int], markers: list[bytes], lower: Lower) -> None:
     own, overlay = walk.own.fd, walk.overlay
     deleted = deleted_by(own, markers)
-    if OPAQUE_NAME in markers:
+    if walk.own.depth and walk.is_opaque():
+        overlay.write_opaque(own)
         deleted = set()
-        if walk.own.depth:
-            overlay.write_opaque(own)
-        elif isinstance(lower, Union):  # overlay knows no opaque root
+    elif OPAQUE_NAME in markers:  # overlay knows no opaque root
+        deleted = set()
+        if isinstance(lower, Union):
             with lower.root() as root:
                 deleted = {node.name for node in root.scan()}
+    if walk.covered:
+        deleted = set()
     for name in deleted:
         if _find(lower, walk.own.path(name)) is None:
             continue
@@ -107,7 +123,7 @@ def _strip(directory: int, name: bytes, overlay: Dialect) -> None:
     """Remove overlay's private xattrs from an entry."""
     place = xattrs.at(directory, name)
     for mark in os.listxattr(place, follow_symlinks=name == b"."):
-        if overlay.is_private(mark):
+        if overlay.is_private(mark) and mark != overlay.xattr(_TIMES):
             os.removexattr(place, mark, follow_symlinks=name == b".")
 
 
@@ -117,22 +133,28 @@ class _Walk:
     def __init__(self, diff: str, overlay: Dialect) -> None:
         """Open the layer."""
         self.overlay = overlay
+        self.covered = False
+        """A directory above the present one is opaque, so nothing of the ancestors shows here either."""
         with layerdirs.directory(diff) as root:
             self.own = trees.DirStack(root)
 
     def directories(self) -> Iterator[list[tuple[bytes, os.stat_result]]]:
         """Give the entries of each directory, parents first; those that are directories still then are entered."""
         pending: list[list[bytes]] = []
+        above: list[bool] = []
         while True:
             with os.scandir(self.own.fd) as found:
                 entries = [(os.fsencode(entry.name), entry.stat(follow_symlinks=False)) for entry in found]
             yield entries
             pending.append([name for name, facts in entries if stat.S_ISDIR(facts.st_mode) and name[:4] != PREFIX])
+            above.append(self.covered or (bool(pending[-1]) and self.is_opaque()))
             while not pending[-1]:
                 pending.pop()
+                above.pop()
                 if not pending:
                     return
                 os.close(self.own.leave())
+            self.covered = above[-1]
             self.own.enter(pending[-1].pop())
 
     def is_opaque(self) -> bool:
@@ -141,17 +163,22 @@ class _Walk:
             return True
         return os.access(OPAQUE_NAME, os.F_OK, dir_fd=self.own.fd, follow_symlinks=False)
 
-    def has_markers(self) -> bool:
-        """Say whether the present directory holds ``.wh.`` names."""
-        return any(name.startswith(".wh.") for name in os.listdir(self.own.fd))
-
     @contextlib.contextmanager
-    def times_kept(self) -> Iterator[None]:
-        """Give the present directory back the times that it has now."""
-        before = os.fstat(self.own.fd)
+    def times_kept(self, *, changing: bool) -> Iterator[None]:
+        """Give the present directory back the times that it has now, or had before a killed process changed it."""
+        own, mark = self.own.fd, self.overlay.xattr(_TIMES)
+        noted = read_mark(own, mark)
+        if noted is None and not changing:
+            yield
+            return
+        if noted is None:
+            before = os.fstat(own)
+            noted = b"%d %d" % (before.st_atime_ns, before.st_mtime_ns)
+            os.setxattr(own, mark, noted)
         yield
-        if os.fstat(self.own.fd).st_mtime_ns != before.st_mtime_ns:
-            os.utime(self.own.fd, ns=(before.st_atime_ns, before.st_mtime_ns))
+        atime, mtime = noted.split()
+        os.utime(own, ns=(int(atime), int(mtime)))
+        os.removexattr(own, mark)
 
     def __enter__(self) -> Self:
         return self
