@@ -175,8 +175,10 @@ def assert_clean(driver: Driver) -> None:
     """Check that a home without layers holds nothing of them."""
     driver.settle()
     assert list(driver.layers()) == []
-    left = [os.path.join(folder, name) for folder, _, names in os.walk(driver.home) for name in names]
-    assert sorted(os.path.basename(path) for path in left) == ["driver.json"], left
+    # What lies directly in the home is about the home itself (driver.json, a lock).
+    below = [(folder, names) for folder, _, names in os.walk(driver.home) if folder != driver.home]
+    left = [os.path.join(folder, name) for folder, names in below for name in names]
+    assert left == []
     assert mountinfo.mounted_below(driver.home) == []
 
 
@@ -190,6 +192,8 @@ def canaries(home: str) -> Iterator[list[str]]:
     folders = [os.path.dirname(home), home, *inner]
     made = [os.fsdecode(OUTSIDE), *(os.path.join(folder, VICTIM) for folder in folders)]
     made += [os.path.join(folder, "dest-evil") for folder in inner]
+    beside = [path for path, names, _ in os.walk(home) if TARGET in names and path not in {home, *inner}]
+    made += [os.path.join(folder, f"{TARGET}-evil") for folder in beside if os.path.basename(folder) != "layers"]
     layers = [path for path, _, _ in os.walk(home) if os.path.basename(path) == VICTIM and path not in made]
     try:
         for place in made:
