@@ -164,19 +164,12 @@ class ExampleDriver(NaiveDiff):
 def _reserved(root: int) -> Iterator[tuple[bytes, int, bytes]]:
     """Give path, open directory and name of each entry that begins with ``.wh.``, outermost only."""
     with trees.DirStack(root) as stack:
-        pending: list[list[bytes]] = []
-        while True:
+        for inside in stack.visit():
             with os.scandir(stack.fd) as entries:
                 listed = [(os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries]
             for name in (name for name, _ in listed if name.startswith(PREFIX)):
                 yield stack.path(name), stack.fd, name
-            pending.append([name for name, is_folder in listed if is_folder and not name.startswith(PREFIX)])
-            while not pending[-1]:
-                pending.pop()
-                if not pending:
-                    return
-                os.close(stack.leave())
-            stack.enter(pending[-1].pop())
+            inside += [name for name, is_folder in listed if is_folder and not name.startswith(PREFIX)]
 
 
 def _check(home: str, options: Mapping[str, str]) -> None:
