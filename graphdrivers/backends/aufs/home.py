@@ -27,6 +27,7 @@ taken over as it is: layers that have children become sealed ones.
 """
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator, Mapping
 
@@ -148,7 +149,11 @@ class AufsDirs(LayerDirs):
                 if phase is not None:
                     phases.write(self._phases, layer, phase, lasting=False)
                 os.rename(record, self._record(layer))
-            os.rmdir(staging.path)
+            try:
+                os.rmdir(staging.path)  # most often nothing is left to search for mounts and delete
+            except OSError as error:
+                if error.errno != errno.ENOTEMPTY:
+                    raise
 
     def remove(self, layer: str) -> None:
         """Delete a layer: its record first, then all that has its name. Idempotent; needs no room on the disk."""
