@@ -13,7 +13,7 @@ help: ## say what can be made
 demo: .venv/project ## measure every driver that works here on the sample image; needs Python and pip, no root
 	@$(BIN)/graphdriver bench
 
-test: .venv/tox ## run everything that tox.ini lists but bench; installs system programs when root
+test: .venv/tox ## run everything that tox.ini lists but bench and fuzz; installs system programs when root
 	@scripts/test $(BIN)
 
 system: ## install (root) or name the system programs that the tests call

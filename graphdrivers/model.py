@@ -172,7 +172,7 @@ class Limits:
     """Bytes of extension headers (PAX, GNU long names) in front of one member."""
 
     path: int = 16 << 10
-    """Bytes in one path or link target."""
+    """Bytes in one path or link target, and in the path that symbolic links lead to."""
 
     xattrs: int = 1 << 20
     """Bytes of extended attributes of one member."""
@@ -184,7 +184,7 @@ class Limits:
     """Base-2 logarithm of the largest zstd window (27 is 128 MiB)."""
 
     members: int = 50_000_000
-    """Members of one layer."""
+    """Members of one layer, and as many directories besides that no member names."""
 
     size: int | None = None
     """Bytes of regular files in one layer, holes counted; ``None`` is the free space of the target."""

@@ -5,6 +5,7 @@ Source: OCI image-spec ``layer.md``; the decisions on what it leaves open are in
 deletion is written depends on the target's dialect.
 """
 
+import errno
 import os
 import stat
 from typing import BinaryIO
@@ -19,6 +20,7 @@ from graphdrivers.archive.entries import Entry
 from graphdrivers.archive.headers import HeaderRecorder
 from graphdrivers.archive.hiding import Hiding
 from graphdrivers.archive.merged import MergedTree
+from graphdrivers.archive.pathset import PathSet
 from graphdrivers.archive.places import Place, Places
 from graphdrivers.archive.reader import TarReader
 from graphdrivers.archive.union import Union
@@ -30,6 +32,8 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _REPORT_EVERY = 256
 _SUSPECT = frozenset({b"/", b"."})
+_UNSTORABLE = frozenset({errno.ENAMETOOLONG, errno.EMLINK, errno.EFBIG, errno.EILSEQ})
+"""What file systems say to a member that they cannot hold, as opposed to what is wrong with themselves."""
 
 
 @attrs.frozen(eq=False)
@@ -99,12 +103,11 @@ class _Apply:
         self._touchy = self._attributes.touchy
         self._regarded, self._enough = self._attributes.regarded, self._attributes.enough
         self._layered = target.lower is not None
-        self._made: set[bytes] | None = None if self._layered or _is_empty(target.root) else set()
-        self._tree = MergedTree(self.places, self._attributes, target.lower, self._made, recorder)
+        self._made = None if self._layered or _is_empty(target.root) else PathSet()
+        self._tree = MergedTree(self.places, self._attributes, target.lower, self._made, recorder, limits=limits)
         self._hiding = Hiding(self._tree, self._attributes, target.dialect, layered=self._layered)
         self._room = limits.size if limits.size is not None else filesystems.free_bytes(target.root)
         self._skipped = 0
-        self._pseudo_links = False
         self._handlers = {
             entries.DIRECTORY: self._directory,
             entries.SYMLINK: self._symlink,
@@ -126,6 +129,9 @@ class _Apply:
                     error.member, error.offset = os.fsdecode(entry.name), entry.offset
                 raise
             except OSError as error:
+                if error.errno in _UNSTORABLE:
+                    reason = os.strerror(error.errno or 0).lower()
+                    raise errors.UnsupportedEntry(reason, os.fsdecode(entry.name), entry.offset) from error
                 if error.filename is None or isinstance(error.filename, int):
                     error.filename = os.fsdecode(entry.name)
                 raise
@@ -134,7 +140,7 @@ class _Apply:
 
     def finish(self) -> None:
         """Write what hides lower layers, then leave every directory as its last description says."""
-        if self._pseudo_links:
+        if self._tree.pseudo_links:
             self._tree.clear(self.places.root, whiteouts.PSEUDO_LINKS)
         self._hiding.finish()
         self.places.close()
@@ -152,7 +158,7 @@ class _Apply:
             name = name[2:]
         if not regular and name[-1:] == b"/":
             name = name[:-1]
-        if b"/." in name or b"//" in name or name[:1] in _SUSPECT:
+        if b"/." in name or b"//" in name or name[:1] in _SUSPECT or name[-1:] == b"/":
             name = clean(name)
             if b".wh." in name and self._marker(name, entry.kind):
                 return
@@ -164,13 +170,14 @@ class _Apply:
         if place is None:
             place = self._tree.parent(head)
             name = place.child(base)
+            if place.path.startswith(whiteouts.PSEUDO_LINKS) and head != whiteouts.PSEUDO_LINKS:
+                raise errors.UnsafePath("a symbolic link leads to where aufs keeps linked files")
         if regular:
             self._regular(entry, place, base, name)
         else:
             self._handlers[entry.kind](entry, place, base)
         if self._made is not None:
             self._made.add(name)
-            self._tree.touch(place.path)
 
     def _marker(self, name: bytes, kind: bytes) -> bool:
         """Carry out a whiteout member, whatever its kind; False for a member to unpack.
@@ -183,7 +190,7 @@ class _Apply:
             return False
         head = name.rpartition(b"/")[0]
         if head == whiteouts.PSEUDO_LINKS and kind == entries.REGULAR:
-            self._pseudo_links = True
+            self._tree.pseudo_links = True
             return False
         if meaning is Meaning.WHITEOUT:
             self._hiding.whiteout(head, target)

@@ -14,13 +14,16 @@ from graphdrivers import errors
 from graphdrivers.archive import owners
 from graphdrivers.archive.acls import ACCESS
 from graphdrivers.archive.entries import Entry, Node
-from graphdrivers.archive.whiteouts import Dialect
+from graphdrivers.archive.whiteouts import OVERLAY, OVERLAY_USER, Dialect
 from graphdrivers.linux import xattrs
 from graphdrivers.model import Capabilities
 
 _REFUSED = {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EINVAL, errno.ENOSPC, errno.E2BIG, errno.ERANGE}
 _OWNER = "owner not kept: the file belongs to the caller"
 _UNRECORDED = "owner not kept: only regular files and directories can carry a record of it"
+
+_NAMELESS = frozenset({dialect.namespace for dialect in (OVERLAY, OVERLAY_USER)})
+"""Refused by every driver, because a layer means the same for all: overlayfs lists these and fails to read them."""
 
 
 def current_umask() -> int:
@@ -107,6 +110,10 @@ class Attributes:
         for shown, value in marks.items():
             if self.records and shown == owners.XATTR:
                 raise errors.UnsupportedEntry(f"xattr {shown!r} would be taken for the owner that is recorded here")
+            if shown in _NAMELESS:
+                raise errors.UnsupportedEntry(
+                    f"xattr {shown!r} has nothing behind its prefix, and overlayfs cannot show it"
+                )
             name = self._dialect.escape(shown)
             try:
                 os.setxattr(target, name, value, follow_symlinks=isinstance(target, int))

@@ -12,6 +12,7 @@ import stat
 from graphdrivers import errors
 from graphdrivers.archive.attributes import Attributes
 from graphdrivers.archive.merged import MergedTree
+from graphdrivers.archive.pathset import PathSet
 from graphdrivers.archive.places import Place, join
 from graphdrivers.archive.whiteouts import Dialect
 from graphdrivers.linux import trees
@@ -70,13 +71,17 @@ class Hiding:
         tree = self._tree
         hidden, opaque = tree.hidden, tree.opaque
         if b"" in opaque:  # the kernel ignores an opaque mark on a layer's root
-            hidden.update(tree.lower_names(b""))
+            for name in tree.lower_names(b""):
+                hidden.add(name)
             opaque.discard(b"")
         # The sets are emptied first: what is below a mark is found through the view without marks.
-        tree.hidden, tree.opaque = set(), set()
-        for path in sorted(hidden | opaque):
-            if not _covered(path, hidden, opaque):
-                self._mark(path, whole=path in hidden)
+        tree.hidden, tree.opaque = PathSet(), PathSet()
+        for path in hidden:
+            if not hidden.covers(path) and not opaque.covers(path):
+                self._mark(path, whole=True)
+        for path in opaque:
+            if path not in hidden and not hidden.covers(path) and not opaque.covers(path):
+                self._mark(path, whole=False)
 
     def _mark(self, path: bytes, *, whole: bool) -> None:
         """Write what hides a lower entry: a whiteout, or an opaque mark on the directory in its place."""
@@ -109,18 +114,19 @@ class Hiding:
 
     def _check(self, path: bytes, shown: str, *, below_only: bool) -> None:
         """Refuse a marker that comes after members which went through what it hides."""
-        prefix = path + b"/" if path else b""
-        for known in self._tree.relied:
-            if known.startswith(prefix) or (known == path and not below_only):
-                raise errors.UnsupportedEntry(
-                    f"the whiteout of {shown!r} comes after members that were resolved through {os.fsdecode(known)!r}",
-                )
+        relied = self._tree.relied
+        known = path if path in relied and not below_only else next(relied.below(path), None)
+        if known is not None:
+            raise errors.UnsupportedEntry(
+                f"the whiteout of {shown!r} comes after members that were resolved through {os.fsdecode(known)!r}",
+            )
 
     def _unimply(self, path: bytes, *, below_only: bool) -> None:
         """Take back the lower attributes of implied directories that turn out to be new ones."""
-        prefix = path + b"/" if path else b""
-        for known in [p for p in self._tree.implied if p.startswith(prefix) or (p == path and not below_only)]:
-            self._tree.implied.discard(known)
+        implied = self._tree.implied
+        found = [path] if path in implied and not below_only else []
+        for known in [*found, *implied.below(path)]:
+            implied.discard(known)
             self._plain(known)
 
     def _plain(self, path: bytes) -> None:
@@ -134,7 +140,7 @@ class Hiding:
 
     def _prune(self, place: Place, name: bytes) -> None:
         """Delete from a flat tree what an entry holds that this layer did not make."""
-        made, touched = self._tree.made, self._tree.touched
+        made = self._tree.made
         if made is None:
             return
         top = place.child(name)
@@ -145,7 +151,7 @@ class Hiding:
             if top not in made:
                 os.unlink(name, dir_fd=place.fd)
             return
-        if top not in made and top not in touched:
+        if top not in made and not made.has_below(top):
             self._tree.places.forget_below(top)
             trees.remove_tree(place.fd, name)
             return
@@ -162,7 +168,7 @@ class Hiding:
     def _prune_entries(self, path: bytes) -> list[bytes]:
         """Delete a directory's foreign entries; returns the subdirectories that hold own ones."""
         tree = self._tree
-        made = tree.made or set()
+        made = tree.made or PathSet()
         here = tree.places.find(path)
         if here is None:
             return []
@@ -171,7 +177,7 @@ class Hiding:
             found = [(os.fsencode(e.name), e.is_dir(follow_symlinks=False)) for e in entries]
         for name, is_directory in found:
             child = here.child(name)
-            if is_directory and (child in made or child in tree.touched):
+            if is_directory and (child in made or made.has_below(child)):
                 mixed.append(child)
             elif is_directory:
                 tree.places.forget_below(child)
@@ -185,12 +191,3 @@ def _names(place: Place) -> list[bytes]:
     """Names in an open directory."""
     with os.scandir(place.fd) as entries:
         return [os.fsencode(entry.name) for entry in entries]
-
-
-def _covered(path: bytes, hidden: set[bytes], opaque: set[bytes]) -> bool:
-    """Tell whether a directory above is hidden already."""
-    while path:
-        path = os.path.dirname(path)
-        if path and (path in hidden or path in opaque):
-            return True
-    return False

@@ -11,6 +11,7 @@ layer starts as a full copy, so the tree itself is the merged view and ``made``
 tells what this layer put there.
 """
 
+import errno
 import os
 import stat
 from typing import Literal
@@ -19,15 +20,20 @@ from graphdrivers import errors
 from graphdrivers.archive.attributes import Attributes
 from graphdrivers.archive.entries import Node
 from graphdrivers.archive.headers import HeaderRecorder
+from graphdrivers.archive.pathset import PathSet
 from graphdrivers.archive.places import Place, Places, join
 from graphdrivers.archive.replicate import copy_node
 from graphdrivers.archive.union import Union
+from graphdrivers.archive.whiteouts import PREFIX, PSEUDO_LINKS
 from graphdrivers.linux import trees
+from graphdrivers.model import Limits
 
 _MAX_LINKS = 40
 """Symbolic links followed in one name, as the kernel's own limit (path_resolution(7))."""
 
 _ALIASES = 4096
+_ALIAS_MAX = 1024
+"""Names remembered with what they mean, and bytes of one of them with it."""
 
 
 class MergedTree:
@@ -38,8 +44,10 @@ class MergedTree:
         places: Places,
         attributes: Attributes,
         lower: Union | None,
-        made: set[bytes] | None,
+        made: PathSet | None,
         recorder: HeaderRecorder | None,
+        *,
+        limits: Limits,
     ) -> None:
         """Look through ``places`` first, then at ``lower``.
 
@@ -49,23 +57,26 @@ class MergedTree:
             lower: the parents' merged view; ``None`` where there is none, or the tree is flat.
             made: real paths this layer made, kept up to date; ``None`` where all that is there is its own.
             recorder: gets the content of own files that are about to vanish.
+            limits: how long a real path may be, and how many directories that nobody names (as many as members).
         """
         self.places = places
         self.made = made
-        self.touched: set[bytes] = set()
-        """Directories with something made below them; kept only when ``made`` is."""
-        self.hidden: set[bytes] = set()
+        self.hidden = PathSet()
         """Names that this layer deletes from its parents."""
-        self.opaque: set[bytes] = set()
+        self.opaque = PathSet()
         """Directories whose lower content this layer hides."""
-        self.relied: set[bytes] = set()
+        self.relied = PathSet()
         """Lower links and files that members were resolved through or copied from."""
-        self.implied: set[bytes] = set()
+        self.implied = PathSet()
         """Directories that were given their lower attributes."""
+        self.pseudo_links = False
+        """The layer brings files that aufs kept in `PSEUDO_LINKS`: that directory may be made."""
         self._attributes = attributes
         self._lower = lower
         self._recorder = recorder
         self._aliases: dict[bytes, bytes] = {}
+        self._limits = limits
+        self._nameless = 0
 
     def parent(self, literal: bytes) -> Place:
         """Open the directory that a member's parent name means, making what is missing."""
@@ -77,7 +88,7 @@ class MergedTree:
             real = self._walk(literal, create=True)
             if real is None:
                 raise AssertionError("a creating walk always arrives")
-            if real != literal:
+            if real != literal and len(literal) + len(real) <= _ALIAS_MAX:
                 if len(self._aliases) >= _ALIASES:
                     self._aliases.clear()
                 self._aliases[literal] = real
@@ -112,10 +123,14 @@ class MergedTree:
         return True
 
     def facts(self, place: Place, name: bytes) -> os.stat_result | None:
-        """``lstat`` an entry of the layer itself; ``None`` where there is none."""
+        """``lstat`` an entry of the layer itself; ``None`` where there is none, or no such name can be."""
         try:
             return os.lstat(name, dir_fd=place.fd)
         except FileNotFoundError:
+            return None
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
             return None
 
     def source(self, literal: bytes) -> tuple[Place, bytes]:
@@ -166,9 +181,14 @@ class MergedTree:
         """Resolve names anew from now on: something they went through was hidden."""
         self._aliases.clear()
 
-    def make_directory(self, place: Place, name: bytes, node: Node | None) -> Place:
-        """Make a directory that no member describes: as ``node``, else 0755, 0:0, times 0."""
-        path = place.child(name)
+    def make_directory(self, place: Place, name: bytes, path: bytes, node: Node | None) -> Place:
+        """Make a directory that no member describes, at ``path``: as ``node``, else 0755, 0:0, times 0."""
+        if name.startswith(PREFIX) and not (self.pseudo_links and path == PSEUDO_LINKS):
+            raise errors.UnsafePath(f"a symbolic link leads to {os.fsdecode(path)!r}, which is a whiteout's name")
+        self._nameless += 1
+        if self._nameless > self._limits.members:
+            reason = f"more than {self._limits.members} directories that no member names"
+            raise errors.LimitExceeded(reason, limit="members")
         os.mkdir(name, 0o700, dir_fd=place.fd)
         fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=place.fd)
         mtime = 0
@@ -179,7 +199,6 @@ class MergedTree:
             self.implied.add(path)
         if self.made is not None:
             self.made.add(path)
-            self.touch(place.path)
         return self.places.adopt(path, fd, mtime)
 
     def _walk(self, literal: bytes, *, create: bool) -> bytes | None:
@@ -196,6 +215,8 @@ class MergedTree:
                 here = self.places.find(real)
                 continue
             path = join(real, name)
+            if len(path) > self._limits.path:
+                raise errors.LimitExceeded(f"symbolic links lead to a path of {len(path)} bytes", limit="path")
             found = self._step(here, path, name, create=create)
             if isinstance(found, bytes):
                 links += 1
@@ -215,7 +236,7 @@ class MergedTree:
     ) -> Place | bytes | Literal[False] | None:
         """Take one step: an open directory, ``None`` for one only in the parents, a link's target, or False."""
         if here is not None:
-            place = self.places.step(here, name)
+            place = self.places.step(here, name, path)
             if place is not None:
                 return place
             facts = self.facts(here, name)
@@ -224,7 +245,7 @@ class MergedTree:
                     self.relied.add(path)
                 return os.readlink(name, dir_fd=here.fd)
             if facts is not None:
-                return self._replace(here, name) if create else False
+                return self._replace(here, name, path) if create else False
         node = self.lower(path)
         kind = 0 if node is None else stat.S_IFMT(node.stat.st_mode)
         if node is not None and kind == stat.S_IFLNK:
@@ -233,27 +254,19 @@ class MergedTree:
         if create:
             if here is None:
                 raise AssertionError("a creating walk has its directory open")
-            return self.make_directory(here, name, node if kind == stat.S_IFDIR else None)
+            return self.make_directory(here, name, path, node if kind == stat.S_IFDIR else None)
         return None if kind == stat.S_IFDIR else False
 
-    def _replace(self, here: Place, name: bytes) -> Place:
+    def _replace(self, here: Place, name: bytes, path: bytes) -> Place:
         """Put an implied directory where something else was: the member below it wins."""
         self.clear(here, name)
         if self._lower is not None:
-            self.hidden.add(here.child(name))
-        return self.make_directory(here, name, None)
+            self.hidden.add(path)
+        return self.make_directory(here, name, path, None)
 
     def _gone(self, path: bytes) -> bool:
         """Tell whether this layer hides what the parents have at a path."""
-        if not self.hidden and not self.opaque:
-            return False
-        if path in self.hidden:
-            return True
-        while path:
-            path = os.path.dirname(path)
-            if path in self.opaque or path in self.hidden:
-                return True
-        return False
+        return path in self.hidden or self.hidden.covers(path) or self.opaque.covers(path)
 
     def _copy_up(self, real: bytes, name: bytes, node: Node) -> Place:
         """Copy a lower file into the layer, as link(2) on a union mount does."""
@@ -261,17 +274,11 @@ class MergedTree:
         copy_node(node, place.fd, name, self._attributes)
         return place
 
-    def touch(self, real: bytes) -> None:
-        """Remember a directory and its ancestors as having something made below them."""
-        while real not in self.touched:
-            self.touched.add(real)
-            real = os.path.dirname(real)
-
     def _forget(self, path: bytes) -> None:
         """Drop all records of a tree that was removed."""
-        prefix = path + b"/"
-        for known in (self.implied, self.touched) if self.made is None else (self.implied, self.touched, self.made):
-            known.difference_update([p for p in known if p == path or p.startswith(prefix)])
+        self.implied.discard_tree(path)
+        if self.made is not None:
+            self.made.discard_tree(path)
 
     def _spill_below(self, path: bytes) -> None:
         """Hand the own files of a tree that is about to go to the header record."""

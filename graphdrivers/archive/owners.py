@@ -144,15 +144,8 @@ def make_usable(root: int) -> None:
     uid = os.geteuid()
     _open_up(root, os.fstat(root), uid)
     with trees.DirStack(root) as stack:
-        pending = [list(_opened_up(stack.fd, uid))]
-        while True:
-            while not pending[-1]:
-                pending.pop()
-                if not pending:
-                    return
-                os.close(stack.leave())
-            stack.enter(pending[-1].pop())
-            pending.append(list(_opened_up(stack.fd, uid)))
+        for inside in stack.visit():
+            inside.extend(_opened_up(stack.fd, uid))
 
 
 def _opened_up(directory: int, uid: int) -> Iterator[bytes]:

@@ -95,22 +95,25 @@ class Places:
             prefix = b"/".join(parts[: end + 1]) if end else parts[0]
             known = self._open.get(prefix)
             if known is None:
-                known = self.step(place, parts[end])
+                known = self.step(place, parts[end], prefix)
             if known is None:
                 return None
             place = known
         return place
 
-    def step(self, place: Place, name: bytes) -> Place | None:
-        """Open the directory ``name`` in ``place``; ``None`` where it is missing or no directory."""
-        path = place.child(name)
+    def step(self, place: Place, name: bytes, path: bytes = b"") -> Place | None:
+        """Open the directory ``name`` in ``place``; ``None`` where it is missing or no directory.
+
+        Whoever has its path already hands it over: joining and hashing long ones is most of the work.
+        """
+        path = path or place.child(name)
         known = self._open.get(path)
         if known is not None:
             return known
         try:
             fd = os.open(name, _DIRECTORY, dir_fd=place.fd)
         except OSError as error:
-            if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
+            if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}:
                 return None
             if error.errno != errno.EACCES or self._privileged:
                 raise

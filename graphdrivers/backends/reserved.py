@@ -66,17 +66,10 @@ def _writable(directory: int, name: bytes) -> Iterator[None]:
 def _found(root: int) -> Iterator[tuple[bytes, trees.DirStack, bytes]]:
     """Give path, directory and name of each reserved entry; nothing below one is looked at."""
     with trees.DirStack(root) as stack:
-        pending: list[list[bytes]] = []
-        while True:
+        for inside in stack.visit():
             with os.scandir(stack.fd) as entries:
                 listed = [(os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries]
             for name, _ in listed:
                 if name.startswith(PREFIX):
                     yield stack.path(name), stack, name
-            pending.append([name for name, is_directory in listed if is_directory and not name.startswith(PREFIX)])
-            while not pending[-1]:
-                pending.pop()
-                if not pending:
-                    return
-                os.close(stack.leave())
-            stack.enter(pending[-1].pop())
+            inside += [name for name, is_directory in listed if is_directory and not name.startswith(PREFIX)]

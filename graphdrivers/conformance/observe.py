@@ -98,21 +98,12 @@ def walk(root: int) -> Iterator[tuple[str, os.stat_result]]:
     """Give every path below an open directory, itself (``.``) first, with its ``lstat``; without recursion."""
     yield ".", os.fstat(root)
     with trees.DirStack(root) as stack:
-        pending: list[list[bytes]] = []
-        while True:
-            directories = []
+        for inside in stack.visit():
             for name in sorted(os.fsencode(name) for name in os.listdir(stack.fd)):
                 status = os.stat(name, dir_fd=stack.fd, follow_symlinks=False)
                 yield os.fsdecode(stack.path(name)), status
                 if stat.S_ISDIR(status.st_mode):
-                    directories.append(name)
-            pending.append(directories)
-            while not pending[-1]:
-                pending.pop()
-                if not pending:
-                    return
-                os.close(stack.leave())
-            stack.enter(pending[-1].pop())
+                    inside.append(name)
 
 
 def _look(root: int, path: str, status: os.stat_result) -> tuple[Item, tuple[int, int]]:

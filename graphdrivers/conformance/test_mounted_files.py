@@ -312,7 +312,8 @@ def test_a_file_without_a_name(bench: Workbench) -> None:
         os.close(descriptors)
         return _read(root, "dir/given")
 
-    bench.driver.create("trial")
+    bench.layer("below the trial")
+    bench.driver.create("trial", "below the trial")
     with bench.writing("trial") as root:
         try:
             os.close(os.open(root, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600))

@@ -95,6 +95,28 @@ class DirStack:
             parent.fd = self._reopen(parent)
         return self._levels.pop().fd
 
+    def visit(self) -> Iterator[list[bytes]]:
+        """Go through the directories below the current one and itself, parents first, and end there again.
+
+        Yields:
+            An empty list, once in each directory: the names of directories that
+            the caller puts into it are entered, the last one first.
+
+        Raises:
+            OSError: see `enter` and `leave`.
+        """
+        pending: list[list[bytes]] = []
+        while True:
+            inside: list[bytes] = []
+            yield inside
+            pending.append(inside)
+            while not pending[-1]:
+                pending.pop()
+                if not pending:
+                    return
+                os.close(self.leave())
+            self.enter(pending[-1].pop())
+
     def close(self) -> None:
         """Close what is open. Idempotent."""
         for level in self._levels[-self.KEEP - 1 :]:
@@ -150,23 +172,13 @@ def usage(dir_fd: int, ignore: Callable[[bytes, os.stat_result], bool] | None = 
 def _walk(dir_fd: int) -> Iterator[tuple[bytes, os.stat_result]]:
     """Give name and ``lstat`` of everything below a directory."""
     with DirStack(dir_fd) as stack:
-        pending: list[list[bytes]] = []
-        names: list[bytes] = []
-        while True:
+        for inside in stack.visit():
             with os.scandir(stack.fd) as entries:
                 for entry in entries:
                     name = os.fsencode(entry.name)
                     yield name, entry.stat(follow_symlinks=False)
                     if entry.is_dir(follow_symlinks=False):
-                        names.append(name)
-            pending.append(names)
-            while not pending[-1]:
-                pending.pop()
-                if not pending:
-                    return
-                os.close(stack.leave())
-            stack.enter(pending[-1].pop())
-            names = []
+                        inside.append(name)
 
 
 def remove_tree(dir_fd: int, name: bytes) -> None:

@@ -36,6 +36,7 @@ def header(
     size: bytes | int = 0,
     mode: bytes = b"0000644\0",
     uid: bytes = b"0000000\0",
+    gid: bytes = b"0000000\0",
     mtime: bytes = b"00000000000\0",
     link: bytes = b"",
     magic: bytes = b"ustar\00000",
@@ -46,7 +47,7 @@ def header(
 ) -> bytes:
     """Make one header block; ``tail`` begins where ustar has its prefix."""
     size_field = b"%011o\0" % size if isinstance(size, int) else size
-    front = name.ljust(100, b"\0") + mode + uid + b"0000000\0" + size_field + mtime
+    front = name.ljust(100, b"\0") + mode + uid + gid + size_field + mtime
     back = (kind + link.ljust(100, b"\0") + magic + bytes(64) + devices + tail).ljust(356, b"\0")
     block = front + b" " * 8 + back
     total = signed_sum(block) if signed else sum(block)

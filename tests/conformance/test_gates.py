@@ -15,6 +15,7 @@ FIELDS = [field.name for field in attrs.fields(Capabilities)]
 EXEMPT = {
     "native_diff": "only about time, which 'graphdriver bench' measures; that the result is the same is checked anyway",
     "reflink": "only about space that the file system shares and hides",
+    "stable_inodes": "nothing is to be refused without it: a program may only not rely on the numbers",
     "name_max": "a number: test_names_are_as_long_as_claimed tries it and one more",
     "time_resolution": "a number: every comparison of trees is as fine as it says",
 }

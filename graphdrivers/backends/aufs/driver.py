@@ -184,6 +184,7 @@ class AufsDriver(Driver):
         engine = self._suitable(layer, ancestors) if phase is None else self._engine_of(layer, phase)
         form = "wh" if phase is None else f"{engine.name}, {phase.step}"
         found = {"engine": engine.name, "dialect": form, "diff": self._dirs.diff(layer), "mnt": self._dirs.mnt(layer)}
+        found.update(engine.facts(layer))
         for other in self._chosen[: self._chosen.index(engine)] if engine in self._chosen else ():
             found[f"not {other.name}"] = other.refusal(layer, ancestors)
         for number, (path, role) in enumerate(engine.branches(layer, ancestors)):

@@ -105,6 +105,10 @@ class Engine(abc.ABC):
     def branches(self, layer: str, ancestors: Sequence[str]) -> Iterator[tuple[str, str]]:
         """Give what a mount of the layer is made of, top first: a path and its role."""
 
+    def facts(self, layer: str) -> dict[str, str]:  # noqa: ARG002 -- most have none
+        """Give what only this engine knows of a mounted layer."""
+        return {}
+
     def keeps_elsewhere(self, layer: str) -> bool:  # noqa: ARG002 -- most engines work in ``diff``
         """Say whether what a live layer changed is not in its ``diff``."""
         return False

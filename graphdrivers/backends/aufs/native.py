@@ -100,14 +100,21 @@ class KernelAufs(Engine):
 
     def branches(self, layer: str, ancestors: Sequence[str]) -> Iterator[tuple[str, str]]:
         """Give what the kernel tells of a mounted stack, else what would be mounted."""
-        for mount in mountinfo.read():
-            if mount.fs_type == aufs_mount.TYPE and mount.source == self.dirs.label(layer):
-                yield from _of_kernel(mount.option("si") or "")
-                return
+        identity = self.facts(layer).get("si")
+        if identity is not None:
+            yield from _of_kernel(identity)
+            return
         layers = self._shown([layer, *ancestors])
         yield self.dirs.diff(layers[0]), "ro+wh" if self.dirs.is_sealed(layer) else "rw"
         for one in layers[1:]:
             yield self.dirs.diff(one), "ro+wh"
+
+    def facts(self, layer: str) -> dict[str, str]:
+        """Give the id under which the kernel tells of the layer's mount in sysfs."""
+        for mount in mountinfo.read():
+            if mount.fs_type == aufs_mount.TYPE and mount.source == self.dirs.label(layer):
+                return {"si": mount.option("si") or ""}
+        return {}
 
     def _mount(self, layer: str, layers: Sequence[str], role: str) -> Mount:
         roles = [role, *["ro+wh"] * (len(layers) - 1)]
@@ -175,18 +182,11 @@ def _is_bookkeeping(name: bytes) -> bool:
 def _directories(root: int) -> Iterator[tuple[bytes, int, set[bytes]]]:
     """Give path, descriptor and names of each directory, parents first; not of those whose name is a marker."""
     with trees.DirStack(root) as stack:
-        pending: list[list[bytes]] = []
-        while True:
+        for inside in stack.visit():
             with os.scandir(stack.fd) as entries:
                 listed = [(os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries]
             yield stack.path(), stack.fd, {name for name, _ in listed}
-            pending.append([name for name, is_directory in listed if is_directory and not name.startswith(PREFIX)])
-            while not pending[-1]:
-                pending.pop()
-                if not pending:
-                    return
-                os.close(stack.leave())
-            stack.enter(pending[-1].pop())
+            inside += [name for name, is_directory in listed if is_directory and not name.startswith(PREFIX)]
 
 
 def _of_kernel(identity: str) -> Iterator[tuple[str, str]]:

@@ -45,16 +45,16 @@ class ExampleDriver(NaiveDiff):
     def probe(cls, home: str, options: Mapping[str, str]) -> Support:
         """Try on a scratch folder what files can be here."""
         _check(home, options)
-        parent = home if os.path.isdir(home) else os.path.dirname(home)
+        places = (os.path.join(home, "tmp"), home)
+        parent = next((place for place in places if os.path.isdir(place)), os.path.dirname(home))
         try:
-            folder = tempfile.mkdtemp(prefix="probe-", dir=parent)
+            staging = durable.Staging(parent)
         except OSError as error:
             reason = f"cannot make a folder in {parent!r}: {error.strerror}"
             raise errors.PrerequisiteMissing(cls.name, reason, "choose a --root that this user can write to") from error
-        try:
-            return Support(_tried(folder), "full copies", ("each layer holds a copy of its parent's whole tree",))
-        finally:
-            _delete(parent, os.path.basename(folder))
+        with staging:
+            notes = ("each layer holds a copy of its parent's whole tree",)
+            return Support(_tried(staging.path), "full copies", notes)
 
     def create(self, layer: str, parent: str | None = None, spec: LayerSpec = LayerSpec()) -> None:
         """Copy the parent's tree beside the layers, then rename the copy into place."""
@@ -92,19 +92,23 @@ class ExampleDriver(NaiveDiff):
 
     def layers(self) -> Iterator[LayerRecord]:
         """Read every ``layer.json``, the deepest layers first."""
-        names = sorted(os.listdir(self._layers), key=lambda name: (-self._read(name)[1], name))
-        return iter([self.record(name) for name in names])
+        found = []
+        for name in os.listdir(self._layers):
+            with contextlib.suppress(errors.LayerNotFound):  # another process has removed it since
+                record = self.record(name)
+                found.append((-self._read(name)[1], name, record))
+        return iter([record for *_, record in sorted(found, key=lambda one: one[:2])])
 
     def record(self, layer: str) -> LayerRecord:
         """Read one ``layer.json``."""
         return LayerRecord(layer, self._read(layer)[0], os.path.lexists(self._path(layer, "sealed")))
 
     def remove(self, layer: str) -> None:
-        """Rename the layer into ``tmp``; leaving the block deletes it there."""
+        """Rename the layer into ``tmp``, then delete it there."""
         if os.path.lexists(self._path(layer)):
             self._refuse_mounted(layer)
-            with durable.Staging(self._tmp) as staging, contextlib.suppress(FileNotFoundError):
-                os.rename(self._path(layer), os.path.join(staging.path, "layer"))
+            with durable.discarding(self._path(layer), self._tmp):
+                pass  # out of sight; the deletion follows
 
     def settle(self, layer: str | None = None) -> None:
         """Delete what dead processes left in ``tmp``; put names reserved for whiteouts aside."""
@@ -160,19 +164,12 @@ class ExampleDriver(NaiveDiff):
 def _reserved(root: int) -> Iterator[tuple[bytes, int, bytes]]:
     """Give path, open directory and name of each entry that begins with ``.wh.``, outermost only."""
     with trees.DirStack(root) as stack:
-        pending: list[list[bytes]] = []
-        while True:
+        for inside in stack.visit():
             with os.scandir(stack.fd) as entries:
                 listed = [(os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries]
             for name in (name for name, _ in listed if name.startswith(PREFIX)):
                 yield stack.path(name), stack.fd, name
-            pending.append([name for name, is_folder in listed if is_folder and not name.startswith(PREFIX)])
-            while not pending[-1]:
-                pending.pop()
-                if not pending:
-                    return
-                os.close(stack.leave())
-            stack.enter(pending[-1].pop())
+            inside += [name for name, is_folder in listed if is_folder and not name.startswith(PREFIX)]
 
 
 def _check(home: str, options: Mapping[str, str]) -> None:
