@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from typing import NoReturn
 
 import pytest
 from aufstools import Opener, in_child, make, names, written
@@ -144,6 +145,57 @@ def test_after_a_reboot_everything_comes_to_rest(driver: AufsDriver, home: pathl
 
     assert names(home / "diff/layer") == [".wh.file"]
     assert os.listdir(home / "phase") == []
+
+
+def test_several_settle_a_home_at_once(driver: AufsDriver, home: pathlib.Path, opened: Opener, engine: str) -> None:
+    """After a crash many open the home, settle it and begin to use its layers: each layer is moved by one at a time."""
+    files = [f"d{number}/f{inner}" for number in range(6) for inner in range(6)]
+    layers = [f"l{number}" for number in range(8)]
+
+    def left() -> None:
+        driver.create("wide", "base")
+        written(driver, "wide", lambda root: make(pathlib.Path(root), *files))
+        driver.seal("wide")
+        for layer in layers:
+            driver.create(layer, "wide")
+            written(driver, layer, lambda root: [os.unlink(f"{root}/{path}") for path in files[::2]])
+
+    def use() -> None:
+        mine = opened(home, engine)
+        for layer in layers[::2]:
+            written(mine, layer, lambda root: make(pathlib.Path(root), "new"))
+            mine.settle(layer)
+
+    in_child(left)
+    for layer in layers:
+        reboot(home, layer)
+    settlers = [lambda: opened(home, engine).settle()] * 3
+    assert together([*settlers, use, lambda: [opened(home, engine).remove(layer) for layer in layers[1::4]]]) == [0] * 5
+
+    markers = [f"{os.path.dirname(path)}/.wh.{os.path.basename(path)}" for path in files[::2]]
+    folders = sorted({os.path.dirname(path) for path in files})
+    for layer in layers[::2]:
+        assert names(home / "diff" / layer) == sorted([*markers, *folders, "new"])
+    for layer in layers[3::4]:
+        assert names(home / "diff" / layer) == sorted([*markers, *folders])
+    driver.settle()
+    assert os.listdir(home / "phase") == []
+    assert sorted(os.listdir(home / "diff")) == sorted(["base", "wide", *layers[::2], *layers[3::4]])
+    assert os.listdir(home / "tmp") == []
+
+
+def together(actions: list[Callable[[], object]]) -> list[int]:
+    """Do things at once, each in a process of its own; give how they ended."""
+    children = [os.fork() or in_this_child(action) for action in actions]
+    return [os.waitpid(child, 0)[1] for child in children]
+
+
+def in_this_child(action: Callable[[], object]) -> NoReturn:
+    """Do something in this process, which ends with it."""
+    try:
+        in_child(action)
+    finally:
+        os._exit(int(sys.exc_info()[0] is not None))
 
 
 def test_what_is_mounted_here_is_left_alone(driver: AufsDriver, home: pathlib.Path, tmp_path: pathlib.Path) -> None:

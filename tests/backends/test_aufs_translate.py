@@ -208,6 +208,23 @@ def test_a_cut_marker_of_a_long_name_is_made_anew(layer: Layer) -> None:
     assert (layer.diff / long_marker(LONG)).read_text() == LONG
 
 
+def test_a_directory_whose_xattrs_are_full(tmp_path: pathlib.Path) -> None:
+    """Where no xattr more has room, on ext4, a directory is translated and keeps its times all the same."""
+    layer = Layer(tmp_path)
+    make(layer.base, "dir/a")
+    layer.whiteout("dir/a")
+    with contextlib.suppress(OSError):
+        for number in range(4000):
+            os.setxattr(layer.diff / "dir", f"user.{number}", b"x" * 20)
+    layer.set_times()
+    for _ in range(2):
+        assert layer.to_rest()
+        assert names(layer.diff) == ["dir", "dir/.wh.a"]
+        layer.to_overlay()
+    assert set(layer.times().values()) == {TIME}
+    assert len(os.listxattr(layer.diff / "dir")) > 20
+
+
 def test_bookkeeping_of_aufs_goes(layer: Layer) -> None:
     """What aufs keeps in its branches is not in the way of overlay, and no content."""
     make(

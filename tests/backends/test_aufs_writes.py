@@ -29,20 +29,21 @@ CYCLES = 10
 class Line:
     """One layer after the other, each the child of the one before, beside a flat directory that has it all."""
 
-    def __init__(self, bench: Workbench, driver: AufsDriver, flat: str, stack: tuple[str, ...] = ()) -> None:
-        """Go on from ``stack``, nearest first, which shows what ``flat`` holds."""
+    def __init__(self, bench: Workbench, drivers: list[AufsDriver], flat: str, stack: tuple[str, ...] = ()) -> None:
+        """Go on from ``stack``, nearest first, which shows what ``flat`` holds; ``drivers`` of one home take turns."""
         self.bench = bench
-        self.driver = driver
+        self.drivers = drivers
         self.flat = flat
         self.stack = stack
 
     def grow(self, name: str, seed: int, cycles: int) -> None:
         """Write to a new layer over some mount cycles and seal it, comparing all the way."""
-        driver = self.driver
         expected = observe.snapshot(self.flat)
-        driver.create(name, self.stack[0] if self.stack else None)
+        self.drivers[0].create(name, self.stack[0] if self.stack else None)
         self.stack = (name, *self.stack)
+        turns = itertools.cycle(self.drivers)
         for cycle in randomly.random_edits(self.bench, self.flat, seed, layers=cycles, count=PER_CYCLE):
+            driver = next(turns)
             with mounts.opened(driver.mounts(name)) as root:
                 self._compare(expected, observe.snapshot(root), "mounted again")
                 edits.replay(cycle.edits, f"/proc/self/fd/{root}")
@@ -51,26 +52,28 @@ class Line:
             driver.settle(name)
             raw = [os.path.join(driver.home, "diff", layer) for layer in self.stack]
             self._compare(expected, visible(merged(raw)), "at rest")
-        driver.seal(name)
-        self._compare(expected, shown(driver, name), "sealed")
+        self.drivers[0].seal(name)
+        for driver in self.drivers:
+            self._compare(expected, shown(driver, name), "sealed")
 
     def forked(self, flat: str) -> "Line":
         """Give a second line that goes on from here, with a copy of the flat directory."""
         subprocess.run(["cp", "-a", self.flat, flat], check=True)
-        return Line(self.bench, self.driver, flat, self.stack)
+        return Line(self.bench, self.drivers, flat, self.stack)
 
     def _compare(self, expected: dict[str, observe.Item], actual: dict[str, observe.Item], when: str) -> None:
         assert observe.differences(expected, actual) == [], f"{self.stack[0]} {when}"
 
 
-def test_random_writes_over_mount_cycles(memory: pathlib.Path, opened: Opener, engine: str) -> None:
+@pytest.mark.parametrize("engines", [["overlay-shadow"], ["copy"], ["overlay-shadow", "copy"]], ids=", ".join)
+def test_random_writes_over_mount_cycles(memory: pathlib.Path, opened: Opener, engines: list[str]) -> None:
     """Ten mount cycles, seal, fork, and again: mounted, at rest and sealed a layer shows what was written to it."""
     writes = cycles = 0
     for seed in itertools.count():
-        driver = opened(memory / f"home{seed}", engine)
+        drivers = [opened(memory / f"home{seed}", engine) for engine in engines]
         (memory / f"flat{seed}").mkdir()
-        bench = Workbench(driver, str(memory / f"flat{seed}"))
-        line = Line(bench, driver, bench.flat())
+        bench = Workbench(drivers[0], str(memory / f"flat{seed}"))
+        line = Line(bench, drivers, bench.flat())
         line.grow("base", 1000 * seed, 2)
         line.grow("long", 1000 * seed + 1, CYCLES)
         fork = line.forked(str(memory / f"flat{seed}/fork"))
@@ -82,4 +85,4 @@ def test_random_writes_over_mount_cycles(memory: pathlib.Path, opened: Opener, e
         writes = PER_CYCLE * cycles
         if writes >= WRITES:
             break
-    print(f"\n{engine}: {writes} writes in {cycles} mount cycles of {seed + 1} stacks")  # noqa: T201
+    print(f"\n{engines}: {writes} writes in {cycles} mount cycles of {seed + 1} stacks")  # noqa: T201

@@ -96,8 +96,9 @@ class AufsDriver(Driver):
         sealed = self._dirs.is_sealed(layer)
         if sealed:
             return self._suitable(layer, ancestors).view(layer, ancestors, sealed=True)
-        engine = self._engine_for(layer, ancestors)
-        return engine.view(layer, ancestors, sealed=False) if view else engine.writable(layer, ancestors)
+        with self._dirs.claimed(layer):
+            engine = self._engine_for(layer, ancestors)
+            return engine.view(layer, ancestors, sealed=False) if view else engine.writable(layer, ancestors)
 
     def apply(
         self,
@@ -156,7 +157,8 @@ class AufsDriver(Driver):
         """Take the layer's record away, then delete what is its."""
         if self._dirs.exists(layer):
             self._dirs.refuse_mounted(layer, DIFF)
-            self._dirs.remove(layer)
+            with self._dirs.claimed(layer):
+                self._dirs.remove(layer)
 
     def settle(self, layer: str | None = None) -> None:
         """Delete leftovers; bring layers to rest that are not mounted, finishing what a crash cut.
@@ -199,7 +201,8 @@ class AufsDriver(Driver):
             try:
                 self._settle_left(layer)
             except (OSError, errors.GraphDriverError) as error:
-                failed.append(error)
+                if self._dirs.exists(layer):  # else another process removed it meanwhile
+                    failed.append(error)
         if failed:
             for other in failed[1:]:
                 failed[0].add_note(f"another layer: {other}")
@@ -210,6 +213,12 @@ class AufsDriver(Driver):
         phase = self._dirs.phase(layer)
         if phase is None or not phase.boot or not self._dirs.exists(layer):
             return
+        with self._dirs.claimed(layer, wait=False) as mine:
+            phase = self._dirs.phase(layer)
+            if mine and phase is not None and phase.boot:
+                self._settle_claimed(layer, phase)
+
+    def _settle_claimed(self, layer: str, phase: Phase) -> None:
         engine = self._engine_of(layer, phase)
         if is_held(phase) or (phase.step == "live" and not engine.may_rest(layer, phase)):
             return
@@ -217,6 +226,11 @@ class AufsDriver(Driver):
 
     def _rest(self, layer: str) -> None:
         """Bring a layer that is not mounted to rest."""
+        if self._dirs.phase(layer) is not None:
+            with self._dirs.claimed(layer):
+                self._rest_claimed(layer)
+
+    def _rest_claimed(self, layer: str) -> None:
         phase = self._dirs.phase(layer)
         if phase is None:
             return
@@ -235,7 +249,7 @@ class AufsDriver(Driver):
         """Give the engine of a writable layer, which is what it was mounted with if it is live."""
         phase = self._dirs.phase(layer)
         if phase is not None and phase.step == "moving":
-            self._rest(layer)
+            self._rest_claimed(layer)
             phase = None
         if phase is None or not phase.boot:
             return self._suitable(layer, ancestors)

@@ -27,6 +27,7 @@ taken over as it is: layers that have children become sealed ones.
 """
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator, Mapping
 
@@ -107,6 +108,15 @@ class AufsDirs(LayerDirs):
         with self._lock():
             phases.write(self._phases, layer, phase, lasting=lasting and self.lasting)
 
+    def claimed(self, layer: str, *, wait: bool = True) -> contextlib.AbstractContextManager[bool]:
+        """Keep other processes, for the time of a block, from bringing a layer to rest or to its mount.
+
+        Whoever opens a home settles all that dead processes left, while others begin to use it. A phase that
+        was read before the block has to be read again in it. See `locks.claimed`.
+        """
+        folder = self.path(layer)
+        return locks.claimed(folder, wait=wait) if os.path.isdir(folder) else contextlib.nullcontext(enter_result=True)
+
     def come_to_rest(self, layer: str) -> None:
         """Say that a layer is at rest. Atomic, idempotent."""
         with contextlib.suppress(FileNotFoundError):
@@ -148,7 +158,11 @@ class AufsDirs(LayerDirs):
                 if phase is not None:
                     phases.write(self._phases, layer, phase, lasting=False)
                 os.rename(record, self._record(layer))
-            os.rmdir(staging.path)
+            try:
+                os.rmdir(staging.path)  # most often nothing is left to search for mounts and delete
+            except OSError as error:
+                if error.errno != errno.ENOTEMPTY:
+                    raise
 
     def remove(self, layer: str) -> None:
         """Delete a layer: its record first, then all that has its name. Idempotent; needs no room on the disk."""

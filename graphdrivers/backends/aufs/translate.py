@@ -12,6 +12,7 @@ nothing in a directory that it does not merge, and any in or below an opaque one
 """
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -127,6 +128,16 @@ def _strip(directory: int, name: bytes, overlay: Dialect) -> None:
             os.removexattr(place, mark, follow_symlinks=name == b".")
 
 
+@contextlib.contextmanager
+def _suppressed(*numbers: int) -> Iterator[None]:
+    """Go on behind the block where it fails with one of these errors."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in numbers:
+            raise
+
+
 class _Walk:
     """Goes through a layer's directories."""
 
@@ -174,11 +185,13 @@ class _Walk:
         if noted is None:
             before = os.fstat(own)
             noted = b"%d %d" % (before.st_atime_ns, before.st_mtime_ns)
-            os.setxattr(own, mark, noted)
+            with _suppressed(errno.ENOSPC, errno.E2BIG, errno.ERANGE):  # ext4 has one block for them all
+                os.setxattr(own, mark, noted)
         yield
         atime, mtime = noted.split()
         os.utime(own, ns=(int(atime), int(mtime)))
-        os.removexattr(own, mark)
+        with _suppressed(errno.ENODATA):
+            os.removexattr(own, mark)
 
     def __enter__(self) -> Self:
         return self
