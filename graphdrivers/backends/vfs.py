@@ -24,7 +24,7 @@ from graphdrivers.archive.apply import Target, apply
 from graphdrivers.archive.entries import Node
 from graphdrivers.archive.equality import Proof
 from graphdrivers.archive.whiteouts import PLAIN, PLAIN_RECORDED
-from graphdrivers.backends import abilities, baseline, layerdirs, recording, reserved, roots
+from graphdrivers.backends import abilities, baseline, layerdirs, recording, remembering, reserved, roots
 from graphdrivers.linux import copying
 from graphdrivers.model import Applied, LayerRecord, LayerSpec, Limits, Mount, Progress, Support
 from graphdrivers.naivediff import NaiveDiff
@@ -48,11 +48,16 @@ class VfsDriver(NaiveDiff):
         recorded = support.capabilities.recorded_owners
         self._dialect = PLAIN_RECORDED if recorded else PLAIN
         self._dirs = layerdirs.LayerDirs(home, self.name, recording.lasting_options(recorded=recorded))
+        remembering.remember(home, options, support)
 
     @classmethod
     def probe(cls, home: str, options: Mapping[str, str]) -> Support:
         """Try what files can be here; the driver itself works on every file system."""
         _refuse_options(options)
+        return remembering.probed(home, options, lambda: cls._probed(home))
+
+    @classmethod
+    def _probed(cls, home: str) -> Support:
         lasting = layerdirs.recorded_options(home, cls.name)
         with abilities.scratch(cls.name, home) as folder:
             found = abilities.tried(folder)

@@ -28,7 +28,8 @@ def test_the_folders_are_dockers(tmp_path: pathlib.Path, opened: Opener) -> None
             driver.seal(layer)
     home = tmp_path / "home"
 
-    assert sorted(os.listdir(home)) == ["diff", "driver.json", "layers", "lock", "mnt", "phase", "state", "tmp"]
+    folders = ["diff", "driver.json", "layers", "lock", "mnt", "phase", "state", "support.json", "tmp"]
+    assert sorted(os.listdir(home)) == folders
     assert (home / "layers/base").read_bytes() == b""
     assert (home / "layers/top").read_bytes() == b"middle\nbase\n"
     assert [stat.S_IMODE((home / folder).stat().st_mode) for folder in ("", "diff", "layers", "mnt")] == [0o700] * 4

@@ -59,7 +59,7 @@ def test_probing_leaves_nothing(tmp_path: pathlib.Path) -> None:
     assert list(tmp_path.iterdir()) == []
     VfsDriver(str(home), {}, VfsDriver.probe(str(home), {}))
     VfsDriver.probe(str(home), {})
-    assert sorted(path.name for path in home.rglob("*")) == ["driver.json", "layers", "tmp"]
+    assert sorted(path.name for path in home.rglob("*")) == ["driver.json", "layers", "support.json", "tmp"]
 
 
 class Renamed(VfsDriver):

@@ -20,7 +20,7 @@ from graphdrivers.archive.apply import Target, apply
 from graphdrivers.archive.entries import Difference
 from graphdrivers.archive.plain import EmptyTree
 from graphdrivers.archive.produce import produce
-from graphdrivers.backends import layerdirs, roots
+from graphdrivers.backends import layerdirs, remembering, roots
 from graphdrivers.backends.aufs import support as trials
 from graphdrivers.backends.aufs.engine import Engine, Forms
 from graphdrivers.backends.aufs.home import DIFF, ESCAPES, MARKED, AufsDirs
@@ -54,6 +54,7 @@ class AufsDriver(Driver):
         settings = trials.settings_for(self.name, home, options)
         recorded = support.capabilities.recorded_owners
         self._dirs = AufsDirs(home, self.name, settings.lasting(recorded=recorded))
+        remembering.remember(home, options, support)
         forms = Forms.of(user_xattrs=settings.user_xattrs, recorded=recorded)
         self._engines: dict[str, Engine] = {
             engine.name: engine(self._dirs, forms, support.capabilities) for engine in trials.ENGINES
@@ -64,7 +65,7 @@ class AufsDriver(Driver):
     @classmethod
     def probe(cls, home: str, options: Mapping[str, str]) -> Support:
         """Let one engine after the other live through a toy stack; see `driver.Driver.probe`."""
-        return trials.probed(cls.name, home, options)
+        return remembering.probed(home, options, lambda: trials.probed(cls.name, home, options))
 
     def create(self, layer: str, parent: str | None = None, spec: LayerSpec = LayerSpec()) -> None:
         """Create an empty directory; cost independent of the parent's content."""

@@ -18,7 +18,7 @@ from graphdrivers.archive.plain import EmptyTree
 from graphdrivers.archive.produce import produce
 from graphdrivers.archive.union import Branch, Union
 from graphdrivers.archive.whiteouts import PLAIN
-from graphdrivers.backends import layerdirs, reserved, roots
+from graphdrivers.backends import layerdirs, remembering, reserved, roots
 from graphdrivers.backends.overlay import layout
 from graphdrivers.backends.overlay import options as choices
 from graphdrivers.backends.overlay import support as trials
@@ -54,11 +54,12 @@ class OverlayDriver(Driver):
         self._settings = trials.settings_for(home, options, self.name)
         self._dialect = trials.dialect_of(self._settings)
         self._dirs = layerdirs.LayerDirs(home, self.name, self._settings.lasting())
+        remembering.remember(home, options, support)
 
     @classmethod
     def probe(cls, home: str, options: Mapping[str, str]) -> Support:
         """Mount and use a toy stack; see `driver.Driver.probe`."""
-        return trials.probed(home, options, cls.name)
+        return remembering.probed(home, options, lambda: trials.probed(home, options, cls.name))
 
     def create(self, layer: str, parent: str | None = None, spec: LayerSpec = LayerSpec()) -> None:
         """Create an upper directory; cost independent of the parent's content."""
