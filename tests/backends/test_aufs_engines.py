@@ -28,7 +28,7 @@ def probed(home: pathlib.Path | str, **options: str) -> AufsDriver:
 
 @pytest.fixture
 def theirs() -> Iterator[pathlib.Path]:
-    """Give a folder of a plain user, outside of root's own."""
+    """Give a folder of a plain user, outside of root's own; ``TMPDIR`` has to let others pass."""
     place = pathlib.Path(tempfile.mkdtemp(prefix="graphdrivers-"))
     os.chown(place, 65534, 65534)
     yield place
