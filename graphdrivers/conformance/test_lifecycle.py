@@ -1,14 +1,13 @@
 """Layers come, are sealed and go: names, refusals, atomicity, use."""
 
 import concurrent.futures
-import contextlib
 import errno
 import io
 import itertools
 import os
 import pathlib
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -167,7 +166,8 @@ def test_a_mounted_layer_is_in_use(bench: Workbench, tmp_path: pathlib.Path, ver
         bench.lacks("fork_live")
     bench.layer("base", None, [Create("file", b"content")])
     bench.layer("layer", "base", seal=False)
-    with _attached(bench, "layer", tmp_path, view=False) as place:
+    with bench.attached("layer", str(tmp_path)) as mounted:
+        place = pathlib.Path(mounted)
         with pytest.raises(errors.LayerInUse):
             bench.driver.remove("layer") if verb == "remove" else VERBS[verb](bench.driver, "layer")
         assert (place / "file").read_bytes() == b"content"
@@ -183,7 +183,8 @@ def test_a_viewed_layer_is_not_removed(bench: Workbench, tmp_path: pathlib.Path,
     name = bench.layer("base", None, [Create("file", b"content")])
     if depth == 2:
         name = bench.layer("layer", "base")
-    with _attached(bench, name, tmp_path, view=True) as place:
+    with bench.attached(name, str(tmp_path), view=True) as mounted:
+        place = pathlib.Path(mounted)
         with pytest.raises(errors.LayerInUse):
             bench.driver.remove(name)
         assert (place / "file").read_bytes() == b"content"
@@ -193,7 +194,8 @@ def test_settling_leaves_a_mounted_layer_alone(bench: Workbench, tmp_path: pathl
     """Settling the whole home, as every opening does, does not disturb a mounted layer, nor its copying up."""
     bench.layer("base", None, [Create("file", b"old")])
     bench.layer("layer", "base", seal=False)
-    with _attached(bench, "layer", tmp_path, view=False) as place:
+    with bench.attached("layer", str(tmp_path)) as mounted:
+        place = pathlib.Path(mounted)
         (place / "before").write_text("1")
         bench.driver.settle()
         bench.driver.settle("layer")
@@ -342,21 +344,6 @@ def _everything_below(folder: str) -> list[str]:
 
 def _bound(bench: Workbench, verb: str) -> Callable[[str], object]:
     return lambda name: VERBS[verb](bench.driver, name)
-
-
-@contextlib.contextmanager
-def _attached(bench: Workbench, layer: str, folder: pathlib.Path, *, view: bool) -> Iterator[pathlib.Path]:
-    """Mount a layer where every process sees it; not over the folder itself, which may hold the home."""
-    place = folder / "place"
-    place.mkdir()
-    try:
-        mounts.attach(bench.driver.mounts(layer, view=view), str(place))
-    except PermissionError:
-        pytest.skip("gated: this user may not mount")
-    try:
-        yield place
-    finally:
-        mounts.detach(str(place))
 
 
 def _write(path: str, mebibytes: int) -> None:
