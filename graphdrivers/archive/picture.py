@@ -50,7 +50,8 @@ class Item:
     linkname: bytes = b""
     device: tuple[int, int] = (0, 0)
     xattrs: dict[str, bytes] = attrs.field(factory=dict)
-    checksum: int = 0
+    checksum: int | None = 0
+    """Of a regular file's content, where it is known."""
     fresh: bool = False
     """Written anew by this layer, so nothing else is another name of it."""
 
