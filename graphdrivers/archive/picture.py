@@ -139,6 +139,10 @@ class Picture:
     deleted: set[bytes] = attrs.field(factory=set)
     """Paths of the parents that it deletes; what is below one of them is not named."""
 
+    def deletes(self, path: bytes) -> bool:
+        """Say whether a path of the parents is deleted, by itself or with something above it."""
+        return path in self.deleted or _is_below(path, self.deleted)
+
 
 def produced(tar: BinaryIO, limits: Limits = Limits()) -> Picture:
     """Read the tar that a driver gave for a layer, in the full profile.

@@ -164,6 +164,8 @@ class _Comparison:
         if lower is None:
             if path or self._differences(item, plain_directory()):
                 self._note(path, FindingKind.MISSING, f"{_name(item)} is not there")
+        elif self._shown.deletes(path):
+            self._note(path, FindingKind.MISSING, f"{_name(item)} is not there, nor what the parents have")
         elif self._differences(item, lower) or self._is_there(self._first[id(item)]):
             # A diff that has one name of a file has all of them.
             self._note(path, FindingKind.MISSING, f"{_name(item)} is not there, but what the parents have")
@@ -175,7 +177,7 @@ class _Comparison:
 
     def _unexpected(self, path: bytes, shown: Item) -> None:
         """Look at what the tar does not bring: it must equal the parents', being told for the sake of others."""
-        lower = self._lower(path)
+        lower = None if self._said.deletes(path) else self._lower(path)
         if not path and lower is None:
             lower = plain_directory()
         if lower is None:
@@ -186,22 +188,21 @@ class _Comparison:
 
     def _deletions(self) -> None:
         for path in self._shown.deleted - self._said.deleted:
-            if path not in self._said.items:  # else it was noted as missing
+            if path not in self._said.items:  # else it was noted
                 self._note(path, FindingKind.MISSING, "deleted, which the layer's tar does not do")
         for path in self._said.deleted - self._shown.deleted:
-            if not self._is_gone(path):
+            if path not in self._shown.items and not self._is_gone(path):
                 self._note(path, FindingKind.ADDED, "the parents' shows through, though the layer's tar deletes it")
 
     def _is_gone(self, path: bytes) -> bool:
-        """Say whether something above a path that should be deleted was deleted or replaced, which was noted itself."""
-        while path:
-            if path in self._shown.items:
+        """Say whether a path cannot be there, because what is above it was deleted or replaced, which was noted."""
+        above = path.rpartition(b"/")[0]
+        while above:
+            shown = self._shown.items.get(above)
+            if shown is not None and shown.kind != entries.DIRECTORY:
                 return True
-            path = path.rpartition(b"/")[0]
-            shown = self._shown.items.get(path)
-            if path in self._shown.deleted or (shown is not None and shown.kind != entries.DIRECTORY):
-                return True
-        return False
+            above = above.rpartition(b"/")[0]
+        return self._shown.deletes(path)
 
     def _links(self) -> None:
         """Compare which names are names of one file."""

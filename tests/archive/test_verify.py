@@ -301,7 +301,7 @@ def test_what_was_added_is_named(stack: Stack) -> None:
 
 
 def test_a_deletion_that_was_lost_is_named(stack: Stack) -> None:
-    """Where a whiteout or an opaque mark is gone, what shows through again is named; in a copied tree, what came back."""
+    """Where a whiteout or an opaque mark is gone, what shows again is named; in a copied tree, what came back."""
     root = stack.storage(stack.top or "")
     place = Place(root, b"")
     inner = Place(root, b"d")
@@ -351,7 +351,8 @@ def test_links_that_broke_or_appeared_are_named(stack: Stack) -> None:
     place.undo()
     twin = Place(root, b"empty")
     twin.take_away()
-    os.link(os.path.join(root, b"fifo"), twin.full)
+    os.link(os.path.join(root, b"early"), twin.full)
+    twin.keep_times()
     assert told(stack.findings(stack.top or "")) == [(b"empty", FindingKind.REPLACED)]
 
 
