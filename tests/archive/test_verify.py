@@ -252,6 +252,8 @@ def _first_name(root: bytes, place: Place) -> bytes:
 @pytest.mark.parametrize("damage", list(DAMAGES))
 def test_each_damaged_file_is_named_alone(damage: str, stack: Stack) -> None:
     """Whatever happens to whichever stored file, exactly that one is told, with what kind of damage it is."""
+    if damage == "owner" and os.geteuid() != 0:
+        pytest.skip("giving files away needs root")
     layer = stack.top or ""
     root = stack.storage(layer)
     act, kind = DAMAGES[damage]
