@@ -11,7 +11,7 @@ Catch ``GraphDriverError`` for everything but failed system calls; those are
     ├── DriverNotFound               no such driver, or its package fails to import
     ├── DriverConflict               two distributions offer the same name
     ├── PriorDriverState             the home holds another driver's (or two drivers') layers
-    ├── InvalidName, InvalidOption, InvalidDeviation
+    ├── InvalidName, InvalidOption, InvalidDeviation, InvalidRunOption
     ├── LayerError
     │   └── LayerNotFound, LayerExists, LayerInUse, LayerSealed, LayerNotSealed,
     │       LayerHasChildren, ChainTooDeep, ReservedNameError
@@ -25,7 +25,7 @@ Catch ``GraphDriverError`` for everything but failed system calls; those are
     ├── StoreError
     │   └── LockTimeout, StoreCorrupt, StoreVersion
     └── ImageError
-        └── InvalidReference, InvalidManifest, BlobNotFound, RegistryError
+        └── InvalidReference, InvalidManifest, BlobNotFound, RegistryError, UserNotFound
     OSError
     └── SyscallError                 raised only by ``graphdrivers.linux``
 
@@ -185,6 +185,18 @@ class InvalidDeviation(GraphDriverError):
     template: ClassVar[str] = "invalid deviation {check!r}: {reason}"
     remedy: ClassVar[str] = "its driver has to give FILE::FUNCTION, a reason, and a link to where it is explained"
     exit_code: ClassVar[int] = 22
+
+
+@attrs.define(eq=False)
+class InvalidRunOption(GraphDriverError):
+    """What was asked of a container's runtime configuration is impossible."""
+
+    option: str
+    reason: str
+
+    template: ClassVar[str] = "{option}: {reason}"
+    remedy: ClassVar[str] = "correct it and ask again; nothing was written"
+    exit_code: ClassVar[int] = 23
 
 
 @attrs.define(eq=False)
@@ -448,6 +460,14 @@ class RegistryError(ImageError):
     """A registry refused, failed or could not be reached."""
 
     exit_code: ClassVar[int] = 74
+
+
+@attrs.define(eq=False)
+class UserNotFound(ImageError):
+    """The user or group that a process is to run as is not in the image."""
+
+    remedy: ClassVar[str] = "give a user that its /etc/passwd has, or UID:GID"
+    exit_code: ClassVar[int] = 75
 
 
 class SyscallError(OSError):
