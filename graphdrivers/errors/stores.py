@@ -110,6 +110,14 @@ class AmbiguousName(ImageError):
 
 
 @attrs.define(eq=False)
+class UserNotFound(ImageError):
+    """The user or group that a process is to run as is not in the image."""
+
+    remedy: ClassVar[str] = "give a user that its /etc/passwd has, or UID:GID"
+    exit_code: ClassVar[int] = 78
+
+
+@attrs.define(eq=False)
 class ContainerError(GraphDriverError):
     """Base of the errors about one container; ``container`` is its name."""
 

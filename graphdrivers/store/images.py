@@ -150,3 +150,15 @@ def blobs_of(site: Site, diff_id: str) -> list[BlobRecord]:
     """Give the blobs that a layer is known as."""
     query = "SELECT digest, diff_id, size, media_type, origin FROM blobs WHERE diff_id = ? ORDER BY digest"
     return [BlobRecord(*row) for row in site.database.read(query, (diff_id,))]
+
+
+def init_tar_of(site: Site, image_id: str) -> bytes | None:
+    """Give what containers' init layers hold, if `keep_init_tar` was called for this image."""
+    row = site.database.one("SELECT init_tar FROM images WHERE image_id = ?", (image_id,))
+    return None if row is None else row[0]
+
+
+def keep_init_tar(site: Site, image_id: str, tar: bytes) -> None:
+    """Keep what containers' init layers hold, so that it is found out once for each image. Idempotent."""
+    with site.database.write() as step:
+        step.execute("UPDATE images SET init_tar = ? WHERE image_id = ?", (tar, image_id))

@@ -42,7 +42,8 @@ CREATE TABLE images (
     manifest_type TEXT NOT NULL DEFAULT '',
     manifest_digest TEXT,
     layer TEXT REFERENCES layers (name),
-    created INTEGER NOT NULL
+    created INTEGER NOT NULL,
+    init_tar BLOB
 ) WITHOUT ROWID;
 CREATE INDEX images_of_layer ON images (layer);
 CREATE TABLE tags (
