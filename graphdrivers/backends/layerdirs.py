@@ -96,7 +96,7 @@ def describe_home(home: str, driver: str, options: Mapping[str, str], *, lasting
 class LayerDirs:
     """The layers of one home. Every verb reads the disk: other processes work here too."""
 
-    made_as: ClassVar[tuple[str, ...]] = ("layer",)
+    made_as: ClassVar[tuple[str, ...]] = (quotas.TRIAL,)
     """Names that the folder of a layer in the making has in a folder of ``tmp``."""
 
     def __init__(self, home: str, driver: str, options: Mapping[str, str]) -> None:
@@ -179,9 +179,10 @@ class LayerDirs:
         Raises:
             LayerExists: another process was faster.
         """
-        with durable.Staging(self._tmp) as staging:
-            made = os.path.join(staging.path, "layer")
+        with durable.Staging(self._tmp) as staging, contextlib.ExitStack() as undo:
+            made = os.path.join(staging.path, quotas.TRIAL)
             os.mkdir(made, 0o700)
+            undo.callback(quotas.release, made)  # nothing to be done any more once it is renamed
             yield made
             text = json.dumps({"version": VERSION, "parent": ancestry.parent, "ancestors": ancestry.ancestors})
             with open(os.path.join(made, "layer.json"), "w", encoding="ascii") as file:

@@ -18,7 +18,7 @@ before the folder is deleted.
 import contextlib
 import errno
 import os
-import random
+import secrets
 from collections.abc import Callable, Iterator
 
 import attrs
@@ -108,15 +108,14 @@ def refused(driver: str, folder: str, use: Use) -> Refusal | None:
     obstacle = _obstacle(folder)
     if obstacle:
         return obstacle
-    layer = os.path.join(folder, TRIAL)
-    tree = os.path.join(layer, "tree")
-    os.makedirs(tree)
     try:
-        limit(driver, layer, 2 * _spare(folder), tree)
-        with use(layer, tree) as root:
-            held = _is_held(root, 8 * _spare(folder))
-    finally:
-        release(layer)
+        held = _tried(driver, folder, use)
+    except errors.NotSupported as error:
+        return Refusal(error.reason, error.advice)
+    except OSError as error:
+        if error.errno in _OVER:  # for want of room on the disk
+            raise
+        return Refusal(f"a limit could not be tried on {filesystems.fs_type(folder)} ({error})", "ask for no size")
     if held:
         return None
     reason = f"{filesystems.fs_type(folder)} holds no limit against a process with the capability CAP_SYS_RESOURCE"
@@ -190,23 +189,16 @@ def keep(driver: str, layer: str, *trees: str, room: bool = False) -> None:
         raise OSError(errno.EDQUOT, "the layer is too full to be mounted; its diff can be read", layer)
 
 
-@contextlib.contextmanager
-def lifted(driver: str, layer: str) -> Iterator[None]:
-    """Let the driver itself write to a layer beyond its limit for the time of a block; a crash leaves it to `keep`."""
-    release(layer)
-    try:
-        yield
-    finally:
-        keep(driver, layer)
-
-
 def used(layer: str) -> int:
     """Give the bytes that a layer with a limit takes on disk."""
     return quota.quota_of(layer, quota.project_of(layer).number).used
 
 
 def release(layer: str) -> None:
-    """Take the limit of a layer away that is about to be deleted. Idempotent; a layer without limit is left alone."""
+    """Take the limit away until the next `keep`: from a layer that is about to be deleted, or that we write to.
+
+    Idempotent. A layer without limit is left alone.
+    """
     if not is_limited(layer):
         return
     # Where quotas are off by now nothing is held; that must keep nobody from deleting a layer.
@@ -246,6 +238,19 @@ def _explained(driver: str, layer: str) -> Iterator[None]:
         raise obstacle.error(driver) from error
 
 
+def _tried(driver: str, folder: str, use: Use) -> bool:
+    """Make a layer with a limit, and say whether it takes no more."""
+    layer = os.path.join(folder, TRIAL)
+    tree = os.path.join(layer, "tree")
+    os.makedirs(tree)
+    try:
+        limit(driver, layer, 2 * _spare(folder), tree)
+        with use(layer, tree) as root:
+            return _is_held(root, 8 * _spare(folder))
+    finally:
+        release(layer)
+
+
 def _is_held(root: int, size: int) -> bool:
     """Ask for more room than there may be. No byte is written: a full xfs would flush all files of everybody."""
     fd = os.open("large", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=root)
@@ -269,7 +274,7 @@ def _take_number(layer: str) -> int:
     span = _FEW
     while span <= _SPAN:
         for _ in range(_TRIES):
-            number = FIRST + random.randrange(span)  # noqa: S311 - nobody gains by guessing it
+            number = FIRST + secrets.randbelow(span)
             if quota.quota_of(layer, number) != quota.Quota():
                 continue
             quota.set_project(layer, Project(number))
