@@ -25,7 +25,7 @@ Catch ``GraphDriverError`` for everything but failed system calls; those are
     ├── StoreError
     │   └── LockTimeout, StoreCorrupt, StoreVersion
     ├── ImageError
-    │   └── InvalidReference, InvalidManifest, BlobNotFound, RegistryError,
+    │   └── InvalidReference, InvalidManifest, BlobNotFound, RegistryError, AuthenticationFailed,
     │       ImageNotFound, ImageInUse, AmbiguousName
     └── ContainerError
         └── ContainerNotFound, ContainerExists, ContainerInUse, CheckpointNotFound,
@@ -76,6 +76,7 @@ from graphdrivers.errors.layers import (
 )
 from graphdrivers.errors.stores import (
     AmbiguousName,
+    AuthenticationFailed,
     BlobNotFound,
     CheckpointExists,
     CheckpointNotFound,
@@ -99,6 +100,7 @@ from graphdrivers.errors.stores import (
 __all__ = [
     "AmbiguousName",
     "ArchiveError",
+    "AuthenticationFailed",
     "BlobNotFound",
     "ChainTooDeep",
     "CheckpointExists",
