@@ -79,9 +79,13 @@ class BlobNotFound(ImageError):
 
 @attrs.define(eq=False)
 class RegistryError(ImageError):
-    """A registry refused, failed or could not be reached; ``status`` is its HTTP status, 0 where it gave none."""
+    """A registry refused, failed or could not be reached.
+
+    ``status`` is its HTTP status, 0 where it gave none; ``retry_after`` the seconds that it asks to wait.
+    """
 
     status: int = 0
+    retry_after: int = 0
 
     exit_code: ClassVar[int] = 74
 
