@@ -25,7 +25,7 @@ Catch ``GraphDriverError`` for everything but failed system calls; those are
     ├── StoreError
     │   └── LockTimeout, StoreCorrupt, StoreVersion
     ├── ImageError
-    │   └── InvalidReference, InvalidManifest, BlobNotFound, RegistryError,
+    │   └── InvalidReference, InvalidManifest, BlobNotFound, RegistryError, AuthenticationFailed,
     │       ImageNotFound, ImageInUse, AmbiguousName, UserNotFound
     └── ContainerError
         └── ContainerNotFound, ContainerExists, ContainerInUse, CheckpointNotFound,
@@ -77,6 +77,7 @@ from graphdrivers.errors.layers import (
 )
 from graphdrivers.errors.stores import (
     AmbiguousName,
+    AuthenticationFailed,
     BlobNotFound,
     CheckpointExists,
     CheckpointNotFound,
@@ -101,6 +102,7 @@ from graphdrivers.errors.stores import (
 __all__ = [
     "AmbiguousName",
     "ArchiveError",
+    "AuthenticationFailed",
     "BlobNotFound",
     "ChainTooDeep",
     "CheckpointExists",
