@@ -70,9 +70,10 @@ def rootfs(tmp_path: pathlib.Path) -> pathlib.Path:
 def test_same_process(tmp_path: pathlib.Path, rootfs: pathlib.Path, name: str) -> None:
     """Arguments, environment, folder, user and annotations agree.
 
-    Differences that are meant: umoci sets ``TERM`` without a terminal too, no ``HOME`` for a uid without account,
-    and that of the account in place of the image's own; it writes annotations for properties that the image does not have, as empty ones, and lets properties win over
-    labels, which the specification has the other way round. Supplementary groups are a set.
+    Differences that are meant: umoci sets ``TERM`` without a terminal too, no ``HOME`` for a uid without account, and
+    that of the account in place of the image's own; it writes annotations for properties that the image does not have,
+    as empty ones, and lets properties win over labels, which the specification has the other way round. Supplementary
+    groups are a set.
     """
     made = Layout(tmp_path)
     made.add(made.manifest(config=made.config(config=CONFIGS[name], created="2020-01-02T03:04:05Z", author="me")), "it")
