@@ -15,14 +15,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from layouts import CONFIG, LAYER, MANIFEST, Json, layer_tar, sha256
 
 from graphdrivers.images.reference import Reference
 from graphdrivers.images.registry.connection import Connection, connect
 from graphdrivers.images.registry.credentials import Credentials
 from graphdrivers.images.registry.patience import Patience
-from layouts import CONFIG, LAYER, MANIFEST, Json, layer_tar, sha256
 
-USER, PASSWORD = "anna", "opensesame"  # noqa: S105 - of a registry that lives for one test
+USER, PASSWORD = "anna", "opensesame"
 BCRYPT = "$2b$04$7HKZMTG82ejyBcNELDFfuOY5Y/zQCs31NPid5QhgBZOpYKH7ZyhZK"
 
 QUICK = Patience(timeout=5, attempts=3, pause=0.01)

@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import BinaryIO
 
 import pytest
+from layouts import layer_tar, sha256
+from registries import QUICK, Registry, run, running_registry
 
 from graphdrivers import errors
 from graphdrivers.archive.compression import open_plain
@@ -22,8 +24,6 @@ from graphdrivers.images.registry.compressing import PushCompression
 from graphdrivers.images.registry.pulling import open_remote
 from graphdrivers.images.registry.pushing import PushState, push
 from graphdrivers.model import DiffID, Limits
-from layouts import layer_tar, sha256
-from registries import QUICK, Registry, run, running_registry
 
 NAMES = ("one", "two", "three")
 
