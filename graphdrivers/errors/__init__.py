@@ -11,7 +11,7 @@ Catch ``GraphDriverError`` for everything but failed system calls; those are
     ├── DriverNotFound               no such driver, or its package fails to import
     ├── DriverConflict               two distributions offer the same name
     ├── PriorDriverState             the home holds another driver's (or two drivers') layers
-    ├── InvalidName, InvalidOption, InvalidDeviation
+    ├── InvalidName, InvalidOption, InvalidDeviation, InvalidRunOption
     ├── LayerError
     │   └── LayerNotFound, LayerExists, LayerInUse, LayerSealed, LayerNotSealed,
     │       LayerHasChildren, ChainTooDeep, ReservedNameError
@@ -25,8 +25,8 @@ Catch ``GraphDriverError`` for everything but failed system calls; those are
     ├── StoreError
     │   └── LockTimeout, StoreCorrupt, StoreVersion
     ├── ImageError
-    │   └── InvalidReference, InvalidManifest, BlobNotFound, RegistryError,
-    │       ImageNotFound, ImageInUse, AmbiguousName
+    │   └── InvalidReference, InvalidManifest, BlobNotFound, RegistryError, AuthenticationFailed,
+    │       ImageNotFound, ImageInUse, AmbiguousName, UserNotFound
     └── ContainerError
         └── ContainerNotFound, ContainerExists, ContainerInUse, CheckpointNotFound,
             CheckpointExists, InvalidContainerName
@@ -59,6 +59,7 @@ from graphdrivers.errors.drivers import (
     InvalidDeviation,
     InvalidName,
     InvalidOption,
+    InvalidRunOption,
     NotSupported,
     PrerequisiteMissing,
     PriorDriverState,
@@ -76,6 +77,7 @@ from graphdrivers.errors.layers import (
 )
 from graphdrivers.errors.stores import (
     AmbiguousName,
+    AuthenticationFailed,
     BlobNotFound,
     CheckpointExists,
     CheckpointNotFound,
@@ -94,11 +96,13 @@ from graphdrivers.errors.stores import (
     StoreCorrupt,
     StoreError,
     StoreVersion,
+    UserNotFound,
 )
 
 __all__ = [
     "AmbiguousName",
     "ArchiveError",
+    "AuthenticationFailed",
     "BlobNotFound",
     "ChainTooDeep",
     "CheckpointExists",
@@ -123,6 +127,7 @@ __all__ = [
     "InvalidName",
     "InvalidOption",
     "InvalidReference",
+    "InvalidRunOption",
     "LayerError",
     "LayerExists",
     "LayerHasChildren",
@@ -144,4 +149,5 @@ __all__ = [
     "SyscallError",
     "UnsafePath",
     "UnsupportedEntry",
+    "UserNotFound",
 ]

@@ -79,9 +79,25 @@ class BlobNotFound(ImageError):
 
 @attrs.define(eq=False)
 class RegistryError(ImageError):
-    """A registry refused, failed or could not be reached."""
+    """A registry refused, failed or could not be reached.
+
+    ``status`` is its HTTP status, 0 where it gave none; ``retry_after`` the seconds that it asks to wait.
+    """
+
+    status: int = 0
+    retry_after: int = 0
 
     exit_code: ClassVar[int] = 74
+
+
+@attrs.define(eq=False)
+class AuthenticationFailed(RegistryError):
+    """A registry wants to know who asks, or does not let this user do it; ``host`` is where to log in."""
+
+    host: str = ""
+
+    remedy: ClassVar[str] = "log in with 'skopeo login {host}' or 'docker login {host}', as a user who may"
+    exit_code: ClassVar[int] = 78
 
 
 @attrs.define(eq=False)
@@ -107,6 +123,14 @@ class AmbiguousName(ImageError):
 
     remedy: ClassVar[str] = "give more of its ID"
     exit_code: ClassVar[int] = 77
+
+
+@attrs.define(eq=False)
+class UserNotFound(ImageError):
+    """The user or group that a process is to run as is not in the image."""
+
+    remedy: ClassVar[str] = "give a user that its /etc/passwd has, or UID:GID"
+    exit_code: ClassVar[int] = 78
 
 
 @attrs.define(eq=False)

@@ -1,0 +1,92 @@
+"""The folder that an OCI runtime runs a container from.
+
+Source: OCI runtime-spec, ``bundle.md``.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import stat
+from collections.abc import Iterator
+
+from graphdrivers import errors
+from graphdrivers.images.run_options import path_problem
+from graphdrivers.images.runtime_spec import RuntimeSpec
+from graphdrivers.linux import durable
+
+CONFIG = "config.json"
+ROOTFS = "rootfs"
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+def write_bundle(directory: str | os.PathLike[str], spec: RuntimeSpec, *, rootfs: str | None = None) -> None:
+    """Write a bundle; ``crun run --bundle DIRECTORY NAME`` runs it once the root file system is mounted.
+
+    Atomic: the folder is a bundle from the moment on that ``config.json`` is
+    there, whole. Durable. An interrupted call leaves an empty ``rootfs`` at
+    most, which the next one takes.
+
+    Args:
+        directory: made, with mode 0700, unless it is there (its parent has to be); then it has to be empty.
+        spec: what to write.
+        rootfs: absolute path of the root file system, to be named in the configuration; ``None`` makes an empty
+            ``rootfs`` in the folder, for the caller to mount it on.
+
+    Raises:
+        InvalidRunOption: ``rootfs`` is not an absolute path.
+        OSError: ``ENOTEMPTY`` for a folder with something in it (of another bundle, say), left as it is; or the
+            file system failed.
+    """
+    if rootfs is not None and (reason := path_problem(rootfs)):
+        raise errors.InvalidRunOption("rootfs", f"{rootfs!r} {reason}")
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(directory, 0o700)
+    with _opened(os.fspath(directory)) as folder:
+        found = os.listdir(folder)
+        if found not in ([], [ROOTFS]) or (found and not _is_empty_directory(folder, ROOTFS)):
+            raise OSError(errno.ENOTEMPTY, "a bundle needs a folder of its own, and this one has content", directory)
+        if rootfs is None:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(ROOTFS, 0o755, dir_fd=folder)
+        _write_config(folder, _document(spec, rootfs or ROOTFS), os.fspath(directory))
+
+
+def _document(spec: RuntimeSpec, rootfs: str) -> bytes:
+    root = {**spec.fields["root"], "path": rootfs}
+    return json.dumps({**spec.fields, "root": root}, indent=2).encode() + b"\n"
+
+
+def _write_config(folder: int, content: bytes, directory: str) -> None:
+    """Put the configuration in its place, where nobody else did meanwhile; it may hold secrets, in ``env``."""
+    temporary = f".{CONFIG}-{os.urandom(8).hex()}"
+    durable.write_atomic(folder, temporary, content, mode=0o600)
+    try:
+        durable.rename_noreplace(folder, temporary, folder, CONFIG)
+    except FileExistsError as error:
+        raise OSError(errno.ENOTEMPTY, "somebody else makes a bundle of this folder", directory) from error
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary, dir_fd=folder)
+    os.fsync(folder)
+
+
+@contextlib.contextmanager
+def _opened(directory: str) -> Iterator[int]:
+    folder = os.open(directory, _DIRECTORY)
+    try:
+        yield folder
+    finally:
+        os.close(folder)
+
+
+def _is_empty_directory(folder: int, name: str) -> bool:
+    """Tell whether a name is a directory (no link to one) with nothing in it."""
+    if not stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+        return False
+    inner = os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
+    try:
+        return not os.listdir(inner)
+    finally:
+        os.close(inner)
