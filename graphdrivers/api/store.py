@@ -3,19 +3,23 @@
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
-from typing import BinaryIO, Self
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, BinaryIO, Self, Unpack
+
+import attrs
 
 from graphdrivers import errors, loading
-from graphdrivers.api import bringing, images
+from graphdrivers.api import bringing, going, images, naming
 from graphdrivers.api.containers import Container, Mounted
 from graphdrivers.api.images import Image
+from graphdrivers.api.naming import Named
 from graphdrivers.driver import Driver
 from graphdrivers.images import image as sources
-from graphdrivers.images import initlayer, opening
+from graphdrivers.images import initlayer, opening, saving
 from graphdrivers.images.descriptors import Platform
+from graphdrivers.images.outgoing import OutgoingImage
 from graphdrivers.linux import mounts
-from graphdrivers.model import Change, Limits
+from graphdrivers.model import Change, Limits, Profile, Progress
 from graphdrivers.store import collect, containers, differing, mounted, tars
 from graphdrivers.store import images as records
 from graphdrivers.store.collect import Collected
@@ -25,6 +29,10 @@ from graphdrivers.store.ledger import Layer
 from graphdrivers.store.opening import open_site
 from graphdrivers.store.recover import Problem
 from graphdrivers.store.site import Durability, Site
+
+if TYPE_CHECKING:  # what speaks HTTP takes a tenth of a second to import
+    from graphdrivers.api.registries import ConnectionOptions
+    from graphdrivers.images.registry.pushing import Pushed, PushProgress
 
 
 def open_store(
@@ -190,9 +198,140 @@ class Store:
         holder = None if keep else Holder.here()
         return Mounted(self.site, mounted.attach(self.site, layer, view=True, target=where, holder=holder))
 
-    def diff(self, before: str | None, after: str) -> Iterator[Change]:
-        """Give what makes the tree of ``after`` of that of ``before``: layers by their names in the driver."""
+    def find(self, name: str) -> Named:
+        """Find what a name means: a container's name or ID, an image's reference or ID, or a layer's name.
+
+        Raises:
+            ImageNotFound: nothing of this name.
+            AmbiguousName: the beginning of several IDs.
+        """
+        return naming.find(self.site, name)
+
+    def changes(self, name: str, other: str | None = None) -> Iterator[Change]:
+        """Give what differs between two trees, each a container, an image or a layer; mounts nothing where it can.
+
+        With one name: what a container changes against its image, what an
+        image's top layer changes against those below it. With two: what has to
+        be done to the first to make it the second. Sorted by path bytes.
+
+        Raises:
+            ImageNotFound, AmbiguousName: see `find`.
+        """
+        first = self.find(name)
+        before, after = (first.base, first.layer) if other is None else (first.layer, self.find(other).layer)
         return differing.changes(self.site, before, after)
+
+    def export(self, name: str, *, profile: Profile = Profile.FULL, source_date_epoch: int | None = None) -> BinaryIO:
+        """Give the whole merged tree of a container, an image or a layer as one uncompressed tar; the caller closes it.
+
+        The same tree gives the same bytes, whichever driver holds it.
+        """
+        layer = self.find(name).layer
+        return differing.diff(self.site, None, layer, profile=profile, source_date_epoch=source_date_epoch)
+
+    def outgoing(self, image: str | Image) -> OutgoingImage:
+        """Describe an image for a destination of your own; see ``graphdrivers.images.saving`` and ``registry``."""
+        return going.outgoing(self.site, self._image(image))
+
+    def save(
+        self,
+        names: Sequence[str | Image],
+        sink: BinaryIO,
+        *,
+        form: str = "oci",
+        compression: str = "none",
+        source_date_epoch: int | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        """Write images into one tar. The same images give the same bytes; each layer is the tar that was imported.
+
+        Args:
+            names: one or more images. One named by a reference gets that name only.
+            sink: takes the tar; left open. After an error what it got is garbage.
+            form: ``oci`` (an OCI layout that ``docker load`` takes too) or ``docker`` (as before Docker 25).
+            compression: of the layers of an OCI layout: ``none``, ``gzip`` or ``zstd``.
+            source_date_epoch: the time of every member, in seconds.
+            progress: called with the bytes of layers read so far; see `saving.bytes_to_read`.
+
+        Raises:
+            ImageNotFound, AmbiguousName
+            DigestMismatch, ArchiveError: a layer is damaged; the error names it.
+            ValueError: an unknown form or compression.
+        """
+        chosen = [self._outgoing_as(name) for name in names]
+        epoch = source_date_epoch
+        if form == "oci":
+            saving.save_oci(chosen, sink, compression=compression, source_date_epoch=epoch, progress=progress)
+        elif form == "docker" and compression == "none":
+            saving.save_docker(chosen, sink, source_date_epoch=epoch, progress=progress)
+        else:
+            raise ValueError(f"no form {form!r} with compression {compression!r}")
+
+    def pull(
+        self,
+        reference: str,
+        *,
+        platform: str | Platform | None = None,
+        limits: Limits = Limits(),
+        watch: Watch | None = None,
+        **connection: "Unpack[ConnectionOptions]",
+    ) -> Image:
+        """Bring an image in from a registry, straight into layers, and only what is missing here.
+
+        Args:
+            reference: ``NAME[:TAG][@DIGEST]``.
+            platform: which one of several; by default this machine's.
+            limits: what the image may ask for.
+            watch: told how it goes.
+            **connection: see `registry.connection.connect`.
+
+        Raises:
+            InvalidReference: there is no such image.
+            AuthenticationFailed, RegistryError: the registry refuses, or cannot be reached.
+            DigestMismatch, ArchiveError: it gave something else than it promised.
+        """
+        from graphdrivers.api import registries  # noqa: PLC0415 - see TYPE_CHECKING above
+
+        return registries.pull(self.site, reference, platform=platform, limits=limits, watch=watch, **connection)
+
+    def push(
+        self,
+        image: str | Image,
+        reference: str,
+        *,
+        compression: str = "gzip",
+        mount_from: Sequence[str] = (),
+        progress: "PushProgress | None" = None,
+        jobs: int = 3,
+        **connection: "Unpack[ConnectionOptions]",
+    ) -> "Pushed":
+        """Send an image to a registry: only layers that it lacks, and the manifest last.
+
+        Args:
+            image: which, or its name.
+            reference: ``NAME[:TAG]``, the repository with its host and the tag.
+            compression: of what has to be sent: ``gzip``, ``zstd`` or ``none``.
+            mount_from: other repositories of that registry that may have the layers.
+            progress: called while layers are sent.
+            jobs: layers at a time.
+            **connection: see `registry.connection.connect`.
+
+        Raises:
+            ImageNotFound, InvalidReference
+            AuthenticationFailed, RegistryError: the registry refuses, or cannot be reached.
+        """
+        from graphdrivers.api import registries  # noqa: PLC0415 - see TYPE_CHECKING above
+
+        return registries.push(
+            self.site,
+            self._image(image),
+            reference,
+            compression=compression,
+            mount_from=mount_from,
+            progress=progress,
+            jobs=jobs,
+            **connection,
+        )
 
     def open_layer(self, layer: Layer) -> BinaryIO:
         """Open the identical uncompressed tar that a layer of an image was made of; verified while it is read."""
@@ -226,6 +365,12 @@ class Store:
         if chosen.top is None:
             raise errors.ImageNotFound(chosen.image_id, ", for it has no layers: nothing to see")
         return chosen.top
+
+    def _outgoing_as(self, name: str | Image) -> OutgoingImage:
+        """Describe an image; one asked for by one of its references goes under that name alone."""
+        found = self.outgoing(name)
+        reference = images.full_reference(name) if isinstance(name, str) else None
+        return attrs.evolve(found, names=(reference,)) if reference in found.names else found
 
     def _image(self, image: str | Image) -> Image:
         return image if isinstance(image, Image) else self.image(image)
