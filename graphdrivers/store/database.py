@@ -82,7 +82,9 @@ class Database:
         """
         connection = self._connection()
         with self._told():
-            connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+            if getattr(self._local, "durable", None) is not durable:
+                connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+                self._local.durable = durable
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
