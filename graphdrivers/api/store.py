@@ -3,7 +3,7 @@
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, BinaryIO, Self, Unpack
 
 import attrs
@@ -20,14 +20,17 @@ from graphdrivers.images.descriptors import Platform
 from graphdrivers.images.outgoing import OutgoingImage
 from graphdrivers.linux import mounts
 from graphdrivers.model import Change, Limits, Profile, Progress
-from graphdrivers.store import collect, containers, differing, mounted, tars
+from graphdrivers.store import check, collect, containers, differing, explain, mounted, repair, tars
 from graphdrivers.store import images as records
+from graphdrivers.store.check import Fault, Observe
 from graphdrivers.store.collect import Collected
+from graphdrivers.store.explain import Need
 from graphdrivers.store.holders import Holder
 from graphdrivers.store.importing import Watch
 from graphdrivers.store.ledger import Layer
 from graphdrivers.store.opening import open_site
 from graphdrivers.store.recover import Problem
+from graphdrivers.store.repair import Repaired
 from graphdrivers.store.site import Durability, Site
 
 if TYPE_CHECKING:  # what speaks HTTP takes a tenth of a second to import
@@ -344,6 +347,45 @@ class Store:
     def collect(self) -> Collected:
         """Remove the layers that no image, container, checkpoint, mount or lease needs."""
         return collect.drop_unused(self.site, collect.unused(self.site))
+
+    def explain(self, name: str) -> list[Need]:
+        """Give what keeps the top layer of a container, image or layer; empty where nothing does.
+
+        Raises:
+            ImageNotFound, AmbiguousName: see `find`.
+        """
+        layer = self.find(name).layer
+        return [] if layer is None else explain.needs_of(self.site, layer)
+
+    def check(self, *, deep: bool = False, observe: Observe | None = None) -> Iterator[Fault]:
+        """Look for damage, and give each; changes nothing.
+
+        Args:
+            deep: read every file of every image's layers, and name each that is not what it was.
+            observe: told how it goes.
+        """
+        return check.check(self.site, deep=deep, observe=observe)
+
+    def repair(
+        self,
+        faults: Sequence[Fault],
+        sources: Sequence[sources.Image] = (),
+        *,
+        limits: Limits = Limits(),
+        began: Callable[[str], object] | None = None,
+    ) -> Repaired:
+        """Repair what `check` found: leftovers are removed, damaged layers made anew from ``sources``.
+
+        Args:
+            faults: what to repair.
+            sources: opened images (`opening.open_image`, `registry.pulling.open_remote`) that have the layers.
+            limits: what their layers may ask for.
+            began: called with the name of each layer that is being made anew.
+
+        Raises:
+            StoreCorrupt: the ledger itself is damaged; nothing was done.
+        """
+        return repair.repair(self.site, faults, bringing.finder(sources), limits=limits, began=began)
 
     def close(self) -> None:
         """Let go of the driver and the ledger. Idempotent."""
