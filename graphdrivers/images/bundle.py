@@ -30,7 +30,8 @@ def write_bundle(directory: str | os.PathLike[str], spec: RuntimeSpec, *, rootfs
     over, or removed, by the next one.
 
     Args:
-        directory: made, with mode 0700, unless it is there (its parent has to be); then it has to be empty.
+        directory: made unless it is there (its parent has to be); then it has to be empty, and keeps its mode. A new
+            one is for its owner alone, 0700; with a user namespace 0711, for root inside may be somebody else outside.
         spec: what to write.
         rootfs: absolute path of the root file system, to be named in the configuration; ``None`` makes an empty
             ``rootfs`` in the folder, for the caller to mount it on.
@@ -44,6 +45,7 @@ def write_bundle(directory: str | os.PathLike[str], spec: RuntimeSpec, *, rootfs
         raise errors.InvalidRunOption("rootfs", f"{rootfs!r} {reason}")
     with contextlib.suppress(FileExistsError):
         os.mkdir(directory, 0o700)
+        os.chmod(directory, 0o711 if _has_user_namespace(spec) else 0o700)
         durable.fsync_directory(os.path.dirname(os.path.abspath(directory)))
     with _opened(os.fspath(directory)) as folder:
         _check_free(folder, os.fspath(directory))
@@ -51,6 +53,10 @@ def write_bundle(directory: str | os.PathLike[str], spec: RuntimeSpec, *, rootfs
             with contextlib.suppress(FileExistsError):
                 os.mkdir(ROOTFS, 0o755, dir_fd=folder)
         _write_config(folder, _document(spec, rootfs or ROOTFS), os.fspath(directory))
+
+
+def _has_user_namespace(spec: RuntimeSpec) -> bool:
+    return "uidMappings" in spec.fields.get("linux", {})
 
 
 def _document(spec: RuntimeSpec, rootfs: str) -> bytes:

@@ -40,6 +40,18 @@ def test_new_folder(tmp_path: pathlib.Path) -> None:
     assert (bundle / "config.json").stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.parametrize("mask", [0o000, 0o077])
+def test_folder_of_a_user_namespace(tmp_path: pathlib.Path, mask: int) -> None:
+    """Root of a user namespace may go through the folder, but not list it, whatever the umask."""
+    before = os.umask(mask)
+    try:
+        write_bundle(tmp_path / "bundle", RuntimeSpec({**SPEC.fields, "linux": {"uidMappings": [{}]}}, ()))
+    finally:
+        os.umask(before)
+
+    assert (tmp_path / "bundle").stat().st_mode & 0o777 == 0o711
+
+
 def test_here(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty folder stays the one it is: the one somebody is in, or something mounted."""
     monkeypatch.chdir(tmp_path)
