@@ -94,7 +94,7 @@ def attempt(make: Callable[[], Result]) -> Result | errors.GraphDriverError:
         return error
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(config=configs, tmpfs_volumes=st.booleans())
 def test_configuration(root: int, *, config: Any, tmpfs_volumes: bool) -> None:
     """No configuration of an image makes another error, or a document with what no process can be given."""
