@@ -26,8 +26,9 @@ Catch ``GraphDriverError`` for everything but failed system calls; those are
     │   └── LockTimeout, StoreCorrupt, StoreVersion
     ├── ObjectNotFound               no container, image or layer of a name
     ├── ImageError
-    │   └── InvalidReference, InvalidManifest, BlobNotFound, RegistryError,
-    │       ImageNotFound, ImageInUse, AmbiguousName, UserNotFound
+    │   └── InvalidReference, InvalidManifest, BlobNotFound, RegistryError, AuthenticationFailed,
+    │       ImageNotFound, ImageInUse, AmbiguousName, UserNotFound,
+    │       InvalidChange
     └── ContainerError
         └── ContainerNotFound, ContainerExists, ContainerInUse, CheckpointNotFound,
             CheckpointExists, InvalidContainerName
@@ -79,6 +80,7 @@ from graphdrivers.errors.layers import (
 )
 from graphdrivers.errors.stores import (
     AmbiguousName,
+    AuthenticationFailed,
     BlobNotFound,
     CheckpointExists,
     CheckpointNotFound,
@@ -89,6 +91,7 @@ from graphdrivers.errors.stores import (
     ImageError,
     ImageInUse,
     ImageNotFound,
+    InvalidChange,
     InvalidContainerName,
     InvalidManifest,
     InvalidReference,
@@ -104,6 +107,7 @@ from graphdrivers.errors.stores import (
 __all__ = [
     "AmbiguousName",
     "ArchiveError",
+    "AuthenticationFailed",
     "BlobNotFound",
     "ChainTooDeep",
     "CheckpointExists",
@@ -122,6 +126,7 @@ __all__ = [
     "ImageInUse",
     "ImageNotFound",
     "IncompatibleFilesystem",
+    "InvalidChange",
     "InvalidContainerName",
     "InvalidDeviation",
     "InvalidManifest",

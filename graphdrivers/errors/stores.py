@@ -79,9 +79,25 @@ class BlobNotFound(ImageError):
 
 @attrs.define(eq=False)
 class RegistryError(ImageError):
-    """A registry refused, failed or could not be reached."""
+    """A registry refused, failed or could not be reached.
+
+    ``status`` is its HTTP status, 0 where it gave none; ``retry_after`` the seconds that it asks to wait.
+    """
+
+    status: int = 0
+    retry_after: int = 0
 
     exit_code: ClassVar[int] = 74
+
+
+@attrs.define(eq=False)
+class AuthenticationFailed(RegistryError):
+    """A registry wants to know who asks, or does not let this user do it; ``host`` is where to log in."""
+
+    host: str = ""
+
+    remedy: ClassVar[str] = "log in with 'skopeo login {host}' or 'docker login {host}', as a user who may"
+    exit_code: ClassVar[int] = 78
 
 
 @attrs.define(eq=False)
@@ -114,7 +130,16 @@ class UserNotFound(ImageError):
     """The user or group that a process is to run as is not in the image."""
 
     remedy: ClassVar[str] = "give a user that its /etc/passwd has, or UID:GID"
-    exit_code: ClassVar[int] = 78
+    exit_code: ClassVar[int] = 79
+
+
+@attrs.define(eq=False)
+class InvalidChange(ImageError):
+    """An instruction that cannot change an image's configuration; ``source`` is the instruction."""
+
+    template: ClassVar[str] = "change {source!r}: {reason}"
+    remedy: ClassVar[str] = "write it as in a Dockerfile, for example ENV NAME=VALUE"
+    exit_code: ClassVar[int] = 79
 
 
 @attrs.define(eq=False)
