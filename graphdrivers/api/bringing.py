@@ -3,7 +3,7 @@
 import functools
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import BinaryIO
 
 from graphdrivers.api import images
@@ -11,7 +11,7 @@ from graphdrivers.api.images import Image
 from graphdrivers.images import image as sources
 from graphdrivers.images.image import ImageLayer
 from graphdrivers.images.reference import Reference
-from graphdrivers.model import Limits
+from graphdrivers.model import DiffID, Limits
 from graphdrivers.store import images as records
 from graphdrivers.store import importing, ledger
 from graphdrivers.store.images import BlobRecord, ImageRecord
@@ -76,6 +76,19 @@ def names_for(source: sources.Image) -> list[str]:
             reference = images.full_reference(f"{_base(source.source)}:{name}")
             references += [] if reference is None else [reference]
     return list(dict.fromkeys(references))
+
+
+def finder(opened: Sequence[sources.Image]) -> Callable[[DiffID], BinaryIO | None]:
+    """Give what opens a layer by its DiffID, from whichever of some opened images has it."""
+
+    def find(diff_id: DiffID) -> BinaryIO | None:
+        for image in opened:
+            for layer in image.layers:
+                if layer.diff_id == diff_id:
+                    return image.open_layer(layer)
+        return None
+
+    return find
 
 
 def _is_bare(source: sources.Image, name: str) -> bool:

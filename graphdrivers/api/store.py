@@ -3,13 +3,14 @@
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, BinaryIO, Self, Unpack
 
 import attrs
 
 from graphdrivers import errors, loading
-from graphdrivers.api import bringing, going, images, naming
+from graphdrivers.api import bringing, committing, going, images, naming
+from graphdrivers.api.committing import Description
 from graphdrivers.api.containers import Container, Mounted
 from graphdrivers.api.images import Image
 from graphdrivers.api.naming import Named
@@ -18,16 +19,20 @@ from graphdrivers.images import image as sources
 from graphdrivers.images import initlayer, opening, saving
 from graphdrivers.images.descriptors import Platform
 from graphdrivers.images.outgoing import OutgoingImage
+from graphdrivers.images.rootfs import Kind
 from graphdrivers.linux import mounts
 from graphdrivers.model import Change, Limits, Profile, Progress
-from graphdrivers.store import collect, containers, differing, mounted, tars
+from graphdrivers.store import check, collect, containers, differing, explain, mounted, repair, tars
 from graphdrivers.store import images as records
+from graphdrivers.store.check import Fault, Observe
 from graphdrivers.store.collect import Collected
+from graphdrivers.store.explain import Need
 from graphdrivers.store.holders import Holder
 from graphdrivers.store.importing import Watch
 from graphdrivers.store.ledger import Layer
 from graphdrivers.store.opening import open_site
 from graphdrivers.store.recover import Problem
+from graphdrivers.store.repair import Repaired
 from graphdrivers.store.site import Durability, Site
 
 if TYPE_CHECKING:  # what speaks HTTP takes a tenth of a second to import
@@ -88,30 +93,71 @@ class Store:
         source: str | os.PathLike[str],
         *,
         name: str | None = None,
+        kind: str | None = None,
         platform: str | Platform | None = None,
         reference: str | None = None,
+        description: Description = Description(),
         limits: Limits = Limits(),
         watch: Watch | None = None,
     ) -> Image:
-        """Bring an image in from a path: an OCI layout or a ``docker save`` archive, in a folder or a tar.
+        """Bring an image in from a path: an OCI layout, a ``docker save`` archive, or a plain root file system.
 
-        Durable when it returns. Layers that are there already are not read; what
-        an error or a crash left complete is not read again.
+        Each in a folder or a tar, which may be compressed. Durable when it
+        returns. Layers that are there already are not read; what an error or a
+        crash left complete is not read again.
 
         Args:
             source: the path.
             name: what to call it; by default what it is called there.
+            kind: ``image`` or ``rootfs``, where that is known; by default it is found out.
             platform: which one of several; by default this machine's.
             reference: which image, when the source holds several.
+            description: what a root file system's new configuration says.
             limits: what the image may ask for.
             watch: told how it goes.
 
         Raises:
-            InvalidManifest, InvalidReference, BlobNotFound, DigestMismatch, ArchiveError: see `opening.open_image`.
+            InvalidManifest, InvalidReference, BlobNotFound, DigestMismatch, ArchiveError: see `opening.open_source`.
         """
         names = None if name is None else [images.tag_reference(name)]
-        with opening.open_image(source, platform=platform, reference=reference, limits=limits) as opened:
-            return self.bring(opened, names, limits=limits, watch=watch)
+        known = None if kind is None else Kind(kind)
+        with opening.open_source(source, kind=known, platform=platform, reference=reference, limits=limits) as opened:
+            if isinstance(opened, sources.Image):
+                return self.bring(opened, names, limits=limits, watch=watch)
+            said = attrs.evolve(description, created_by=description.created_by or f"import {os.path.basename(source)}")
+            return committing.make_image(self.site, None, opened.layer, names or [], said, limits=limits, watch=watch)
+
+    def commit(
+        self,
+        container: str | Container,
+        name: str | None = None,
+        *,
+        description: Description = Description(),
+        profile: Profile = Profile.FULL,
+        source_date_epoch: int | None = None,
+        watch: Watch | None = None,
+    ) -> Image:
+        """Make an image of a container: its image and, as one more layer, what `Container.changes` lists.
+
+        Durable and atomic. The container should not be written to meanwhile; it stays as it is.
+
+        Args:
+            container: which, or its name.
+            name: what to call the image.
+            description: what its configuration says.
+            profile: how much of the tree the layer carries.
+            source_date_epoch: in seconds; later times in the layer become this one.
+            watch: told how it goes.
+
+        Raises:
+            ContainerNotFound, InvalidReference, InvalidChange
+            FileChanged: it was written to; nothing was made.
+        """
+        box = container if isinstance(container, Container) else self.container(container)
+        names = [] if name is None else [images.tag_reference(name)]
+        base = None if box.image_id is None else self.image(box.image_id)
+        with box.diff(profile=profile, source_date_epoch=source_date_epoch) as tar:
+            return committing.make_image(self.site, base, tar, names, description, watch=watch)
 
     def bring(
         self,
@@ -344,6 +390,45 @@ class Store:
     def collect(self) -> Collected:
         """Remove the layers that no image, container, checkpoint, mount or lease needs."""
         return collect.drop_unused(self.site, collect.unused(self.site))
+
+    def explain(self, name: str) -> list[Need]:
+        """Give what keeps the top layer of a container, image or layer; empty where nothing does.
+
+        Raises:
+            ImageNotFound, AmbiguousName: see `find`.
+        """
+        layer = self.find(name).layer
+        return [] if layer is None else explain.needs_of(self.site, layer)
+
+    def check(self, *, deep: bool = False, observe: Observe | None = None) -> Iterator[Fault]:
+        """Look for damage, and give each; changes nothing.
+
+        Args:
+            deep: read every file of every image's layers, and name each that is not what it was.
+            observe: told how it goes.
+        """
+        return check.check(self.site, deep=deep, observe=observe)
+
+    def repair(
+        self,
+        faults: Sequence[Fault],
+        sources: Sequence[sources.Image] = (),
+        *,
+        limits: Limits = Limits(),
+        began: Callable[[str], object] | None = None,
+    ) -> Repaired:
+        """Repair what `check` found: leftovers are removed, damaged layers made anew from ``sources``.
+
+        Args:
+            faults: what to repair.
+            sources: opened images (`opening.open_image`, `registry.pulling.open_remote`) that have the layers.
+            limits: what their layers may ask for.
+            began: called with the name of each layer that is being made anew.
+
+        Raises:
+            StoreCorrupt: the ledger itself is damaged; nothing was done.
+        """
+        return repair.repair(self.site, faults, bringing.finder(sources), limits=limits, began=began)
 
     def close(self) -> None:
         """Let go of the driver and the ledger. Idempotent."""

@@ -50,7 +50,8 @@ class Item:
     linkname: bytes = b""
     device: tuple[int, int] = (0, 0)
     xattrs: dict[str, bytes] = attrs.field(factory=dict)
-    checksum: int = 0
+    checksum: int | None = 0
+    """Of a regular file's content, where it is known."""
     fresh: bool = False
     """Written anew by this layer, so nothing else is another name of it."""
 
@@ -137,6 +138,10 @@ class Picture:
     """By real path; the root is there when something describes it."""
     deleted: set[bytes] = attrs.field(factory=set)
     """Paths of the parents that it deletes; what is below one of them is not named."""
+
+    def deletes(self, path: bytes) -> bool:
+        """Say whether a path of the parents is deleted, by itself or with something above it."""
+        return path in self.deleted or _is_below(path, self.deleted)
 
 
 def produced(tar: BinaryIO, limits: Limits = Limits()) -> Picture:

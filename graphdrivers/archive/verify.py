@@ -17,7 +17,7 @@ from graphdrivers.archive import entries
 from graphdrivers.archive.acls import ACCESS, DEFAULT
 from graphdrivers.archive.entries import Tree
 from graphdrivers.archive.picture import Below, Item, Picture, expected, of_node, plain_directory, produced
-from graphdrivers.archive.restore import Damage, DamageKind
+from graphdrivers.archive.restore import Damage
 from graphdrivers.model import Capabilities, Limits
 
 _NAMES = {
@@ -118,18 +118,23 @@ class _Comparison:
         self._below = below
         self._judge = _Judge(capabilities)
         self._found: dict[bytes, tuple[FindingKind, list[str]]] = {}
-        self._first: dict[int, bytes] = {}  # by identity of an item: its first name of those that are there
-        for path in [*sorted(said.items.keys() & shown.items.keys()), *sorted(said.items)]:
-            self._first.setdefault(id(said.items[path]), path)
+        self._first: dict[int, bytes] = {}  # by identity of an item: its first name, if possible one that is there
+        names = sorted(said.items)
+        for name in [*filter(self._is_there, names), *names]:
+            self._first.setdefault(id(said.items[name]), name)
 
     def damage(self, damage: Damage) -> None:
         """Take over what restoring the tar told."""
-        item = self._said.items.get(damage.path)
-        path = damage.path if item is None else self._first[id(item)]
-        if damage.kind is DamageKind.MISSING and damage.path not in self._shown.items:
-            return  # it will be missing below too
         reason = f" ({damage.reason})" if damage.reason else ""
-        self._note(path, FindingKind.CONTENT, f"{damage.kind}{reason}, byte {damage.offset}")
+        item = self._said.items.get(damage.path)
+        if item is not None:
+            item.checksum = None
+        if damage.path not in self._shown.items:
+            self._note(damage.path, FindingKind.MISSING, f"it {damage.kind}{reason}")
+        elif item is None or not self._is_there(damage.path):
+            self._note(damage.path, FindingKind.REPLACED, f"it {damage.kind}{reason}")
+        else:
+            self._note(self._first[id(item)], FindingKind.CONTENT, f"it {damage.kind}{reason}, byte {damage.offset}")
 
     def findings(self) -> list[Finding]:
         """Compare, and sort."""
@@ -159,17 +164,20 @@ class _Comparison:
         if lower is None:
             if path or self._differences(item, plain_directory()):
                 self._note(path, FindingKind.MISSING, f"{_name(item)} is not there")
-        elif self._differences(item, lower):
+        elif self._shown.deletes(path):
+            self._note(path, FindingKind.MISSING, f"{_name(item)} is not there, nor what the parents have")
+        elif self._differences(item, lower) or self._is_there(self._first[id(item)]):
+            # A diff that has one name of a file has all of them.
             self._note(path, FindingKind.MISSING, f"{_name(item)} is not there, but what the parents have")
 
     def _both(self, path: bytes, item: Item, shown: Item) -> None:
-        if self._first[id(item)] == path:
+        if self._first[id(item)] == path or item.kind != shown.kind:
             for kind, detail in self._differences(item, shown):
                 self._note(path, kind, detail)
 
     def _unexpected(self, path: bytes, shown: Item) -> None:
         """Look at what the tar does not bring: it must equal the parents', being told for the sake of others."""
-        lower = self._lower(path)
+        lower = None if self._said.deletes(path) else self._lower(path)
         if not path and lower is None:
             lower = plain_directory()
         if lower is None:
@@ -180,22 +188,21 @@ class _Comparison:
 
     def _deletions(self) -> None:
         for path in self._shown.deleted - self._said.deleted:
-            if path not in self._said.items:  # else it was noted as missing
+            if path not in self._said.items:  # else it was noted
                 self._note(path, FindingKind.MISSING, "deleted, which the layer's tar does not do")
         for path in self._said.deleted - self._shown.deleted:
-            if not self._is_gone(path):
+            if path not in self._shown.items and not self._is_gone(path):
                 self._note(path, FindingKind.ADDED, "the parents' shows through, though the layer's tar deletes it")
 
     def _is_gone(self, path: bytes) -> bool:
-        """Say whether something above a path that should be deleted was deleted or replaced, which was noted itself."""
-        while path:
-            if path in self._shown.items:
+        """Say whether a path cannot be there, because what is above it was deleted or replaced, which was noted."""
+        above = path.rpartition(b"/")[0]
+        while above:
+            shown = self._shown.items.get(above)
+            if shown is not None and shown.kind != entries.DIRECTORY:
                 return True
-            path = path.rpartition(b"/")[0]
-            shown = self._shown.items.get(path)
-            if path in self._shown.deleted or (shown is not None and shown.kind != entries.DIRECTORY):
-                return True
-        return False
+            above = above.rpartition(b"/")[0]
+        return self._shown.deletes(path)
 
     def _links(self) -> None:
         """Compare which names are names of one file."""
@@ -209,9 +216,14 @@ class _Comparison:
                 self._note(path, FindingKind.REPLACED, f"it is the same file as {first!r} now")
         for path, item in sorted(self._said.items.items()):
             first = self._first[id(item)]
-            shown = self._shown.items.get(path)
-            if shown is not None and shown is not self._shown.items[first]:
+            now = self._shown.items.get(path)
+            if now is not None and now.kind == item.kind and now is not self._shown.items[first]:
                 self._note(path, FindingKind.REPLACED, f"it is no longer the same file as {first!r}")
+
+    def _is_there(self, path: bytes) -> bool:
+        """Say whether the diff has the path, as a file of the same type."""
+        shown = self._shown.items.get(path)
+        return shown is not None and shown.kind == self._said.items[path].kind
 
     def _lower(self, path: bytes) -> Item | None:
         node = self._below.find(path)
@@ -234,7 +246,7 @@ class _Judge:
             return
         if item.size != shown.size:
             yield FindingKind.CONTENT, f"{shown.size} bytes instead of {item.size}"
-        elif item.checksum != shown.checksum:
+        elif item.checksum is not None and item.checksum != shown.checksum:
             yield FindingKind.CONTENT, "its content changed"
         if item.linkname != shown.linkname:
             yield FindingKind.CONTENT, f"it leads to {shown.linkname!r} instead of {item.linkname!r}"

@@ -23,6 +23,14 @@ def _write(root: str, name: str, mebibytes: int) -> None:
         os.fsync(file.fileno())
 
 
+def _fits(root: str, name: str, mebibytes: int) -> None:
+    """Write a file for which there is room."""
+    try:
+        _write(root, name, mebibytes)
+    except OSError as error:
+        pytest.fail(f"{mebibytes} MiB do not fit: {error}")
+
+
 def _fill(root: str, name: str) -> None:
     """Write more than the limit, and see that it is refused."""
     with pytest.raises(OSError, match=_OVER) as caught:
@@ -35,7 +43,7 @@ def test_a_size_holds_in_every_mount(bench: Workbench) -> None:
     bench.needs("quota")
     bench.driver.create("layer", None, LayerSpec(size=_SIZE))
     with bench.writing("layer") as root:
-        _write(root, "first", 20)
+        _fits(root, "first", 20)
     with bench.writing("layer") as root, pytest.raises(OSError, match=_OVER):
         _write(root, "second", 20)
 
@@ -45,11 +53,11 @@ def test_a_size_holds_over_a_parent(bench: Workbench) -> None:
     bench.needs("quota")
     bench.driver.create("base")
     with bench.writing("base") as root:
-        _write(root, "large", 40)
+        _fits(root, "large", 40)
     bench.driver.seal("base")
     bench.driver.create("layer", "base", LayerSpec(size=_SIZE))
     with bench.writing("layer") as root:
-        _write(root, "fits", 16)
+        _fits(root, "fits", 16)
         assert os.path.getsize(os.path.join(root, "large")) == 40 * _MIB
         _fill(root, "does not")
 
@@ -60,11 +68,11 @@ def test_sizes_of_layers_are_apart(bench: Workbench) -> None:
     for name in ("one", "other"):
         bench.driver.create(name, None, LayerSpec(size=_SIZE))
         with bench.writing(name) as root:
-            _write(root, "fits", 20)
+            _fits(root, "fits", 20)
     with bench.writing("one") as root:
         _fill(root, "does not")
     with bench.writing("other") as root:
-        _write(root, "fits too", 8)
+        _fits(root, "fits too", 8)
 
 
 def test_children_have_no_limit_of_their_parents(bench: Workbench) -> None:
@@ -73,14 +81,14 @@ def test_children_have_no_limit_of_their_parents(bench: Workbench) -> None:
     bench.driver.create("base", None, LayerSpec(size=_SIZE))
     with bench.writing("base") as root:
         os.mkdir(os.path.join(root, "dir"))
-        _write(root, "dir/file", 1)
+        _fits(root, "dir/file", 1)
         _fill(root, "filler")
     bench.driver.seal("base")
     bench.driver.create("free", "base")
     bench.driver.create("bound", "base", LayerSpec(size=_SIZE))
     with bench.writing("free") as root:
         os.rename(os.path.join(root, "dir/file"), os.path.join(root, "dir/moved"))
-        _write(root, "dir/more", 48)
+        _fits(root, "dir/more", 48)
     with bench.writing("bound") as root:
         _fill(root, "dir/more")
 
@@ -90,17 +98,17 @@ def test_a_full_layer_lives_on(bench: Workbench) -> None:
     bench.needs("quota")
     bench.driver.create("base")
     with bench.writing("base") as root:
-        _write(root, "below", 1)
+        _fits(root, "below", 1)
     bench.driver.seal("base")
     bench.driver.create("layer", "base", LayerSpec(size=_SIZE))
     with bench.writing("layer") as root:
-        _write(root, "kept", 1)
+        _fits(root, "kept", 1)
         _fill(root, "filler")
     assert _MIB < bench.driver.usage("layer").bytes <= _SIZE
     assert bench.changes("layer") == [("A", "/filler"), ("A", "/kept")]
     with bench.writing("layer") as root:
         os.unlink(os.path.join(root, "filler"))
-        _write(root, "other", 20)
+        _fits(root, "other", 20)
         os.unlink(os.path.join(root, "below"))
         _fill(root, "filler")
     bench.driver.seal("layer")
@@ -137,9 +145,9 @@ def test_a_removed_layer_leaves_no_limit(bench: Workbench) -> None:
     for _ in range(3):
         bench.driver.create("layer", None, LayerSpec(size=_SIZE))
         with bench.writing("layer") as root:
-            _write(root, "fits", 1)
+            _fits(root, "fits", 1)
         bench.driver.remove("layer")
     bench.driver.settle()
     bench.driver.create("layer")
     with bench.writing("layer") as root:
-        _write(root, "more", 48)
+        _fits(root, "more", 48)

@@ -26,7 +26,8 @@ Catch ``GraphDriverError`` for everything but failed system calls; those are
     │   └── LockTimeout, StoreCorrupt, StoreVersion
     ├── ImageError
     │   └── InvalidReference, InvalidManifest, BlobNotFound, RegistryError, AuthenticationFailed,
-    │       ImageNotFound, ImageInUse, AmbiguousName, UserNotFound
+    │       ImageNotFound, ImageInUse, AmbiguousName, UserNotFound,
+    │       InvalidChange
     └── ContainerError
         └── ContainerNotFound, ContainerExists, ContainerInUse, CheckpointNotFound,
             CheckpointExists, InvalidContainerName
@@ -88,6 +89,7 @@ from graphdrivers.errors.stores import (
     ImageError,
     ImageInUse,
     ImageNotFound,
+    InvalidChange,
     InvalidContainerName,
     InvalidManifest,
     InvalidReference,
@@ -121,6 +123,7 @@ __all__ = [
     "ImageInUse",
     "ImageNotFound",
     "IncompatibleFilesystem",
+    "InvalidChange",
     "InvalidContainerName",
     "InvalidDeviation",
     "InvalidManifest",

@@ -134,6 +134,15 @@ class UserNotFound(ImageError):
 
 
 @attrs.define(eq=False)
+class InvalidChange(ImageError):
+    """An instruction that cannot change an image's configuration; ``source`` is the instruction."""
+
+    template: ClassVar[str] = "change {source!r}: {reason}"
+    remedy: ClassVar[str] = "write it as in a Dockerfile, for example ENV NAME=VALUE"
+    exit_code: ClassVar[int] = 79
+
+
+@attrs.define(eq=False)
 class ContainerError(GraphDriverError):
     """Base of the errors about one container; ``container`` is its name."""
 

@@ -3,7 +3,7 @@
 Both methods work on several processors: the input is cut into pieces of a fixed
 size, each is compressed by itself (knowing the end of the one before), and the
 results are joined into one ordinary stream. A newer zlib or libzstd may give
-other bytes.
+other bytes; ISA-L, which is faster, would give other ones on other processors.
 """
 
 import os
@@ -19,7 +19,7 @@ from graphdrivers.archive.compression import Compression
 PIECE = 1 << 20
 """Bytes of input that are compressed at once."""
 
-_GZIP_LEVEL = 6
+_GZIP_LEVEL = 4  # nearly twice as fast as the usual 6, and 3 % larger
 _ZSTD_LEVEL = 3
 _WINDOW = 32 << 10
 _HEADER = b"\x1f\x8b\x08\x00\0\0\0\0\x00\xff"  # no flags, no time, no level, no system

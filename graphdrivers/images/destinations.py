@@ -1,5 +1,6 @@
 """Where images are written to: a tar that depends on nothing but its content, or a folder that appears when whole."""
 
+import errno
 import hashlib
 import os
 import tempfile
@@ -57,12 +58,14 @@ class FolderDestination:
             FileExistsError: something is there already.
             OSError: the folder around it is not there, or cannot be written to.
         """
-        parent, self._name = os.path.split(os.path.abspath(path))
-        if os.path.lexists(path):
-            raise FileExistsError(17, "it exists already; an image is saved to a new folder", path)
+        place = os.path.abspath(path)
+        if os.path.lexists(place):
+            raise FileExistsError(errno.EEXIST, "it exists already, and an image is saved to a new folder", path)
+        parent, self._name = os.path.split(place)
+        self._path: str | None = None
         self._parent = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            self._path: str | None = tempfile.mkdtemp(prefix=".graphdriver-", suffix=".part", dir=parent)
+            self._path = tempfile.mkdtemp(prefix=".graphdriver-", suffix=".part", dir=parent)
             self._blobs = os.path.join(self._path, _BLOBS)
             os.makedirs(self._blobs)
         except BaseException:

@@ -7,11 +7,10 @@ from typing import BinaryIO
 from graphdrivers import naivediff
 from graphdrivers.archive.compare import compare
 from graphdrivers.archive.entries import Difference, Tree
-from graphdrivers.archive.plain import EmptyTree, PlainTree
+from graphdrivers.archive.plain import EmptyTree
 from graphdrivers.archive.produce import produce
-from graphdrivers.linux import mounts
 from graphdrivers.model import Change, Profile
-from graphdrivers.store import ledger
+from graphdrivers.store import ledger, trees
 from graphdrivers.store.site import Site
 
 
@@ -45,16 +44,9 @@ def diff(
 def differences(site: Site, base: str | None, top: str | None) -> Iterator[Difference]:
     """Compare two merged trees; both stay open until the iterator is at its end or closed."""
     with contextlib.ExitStack() as stack:
-        lower: Tree = EmptyTree() if base is None else stack.enter_context(_view(site, base))
-        upper: Tree = EmptyTree() if top is None else stack.enter_context(_view(site, top))
+        lower: Tree = EmptyTree() if base is None else stack.enter_context(trees.opened(site, base))
+        upper: Tree = EmptyTree() if top is None else stack.enter_context(trees.opened(site, top))
         yield from compare(lower, upper)
-
-
-@contextlib.contextmanager
-def _view(site: Site, layer: str) -> Iterator[Tree]:
-    recorded = site.driver.support.capabilities.recorded_owners
-    with mounts.opened(site.driver.mounts(layer, view=True)) as root, PlainTree(root, recorded=recorded) as tree:
-        yield tree
 
 
 def _parent(site: Site, layer: str) -> str | None:

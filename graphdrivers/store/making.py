@@ -14,6 +14,7 @@ from typing import BinaryIO, cast
 import attrs
 
 from graphdrivers import errors
+from graphdrivers.archive import compression
 from graphdrivers.model import Applied, ChainID, DiffID, Limits, Progress
 from graphdrivers.store import files, ledger, names
 from graphdrivers.store.database import Step
@@ -143,6 +144,23 @@ def undo(site: Site, name: str) -> None:
         os.unlink(site.record_path(name))
     with site.database.write() as step:
         step.execute("DELETE FROM layers WHERE name = ?", (name,))
+
+
+def fill_again(site: Site, layer: Layer, blob: BinaryIO, limits: Limits) -> None:
+    """Make a layer that the ledger has and the driver lost; ``blob`` is its tar, and closed here.
+
+    Raises:
+        DigestMismatch: it is another tar; what was made of it is removed.
+    """
+    try:
+        with blob, compression.open_plain(blob, limits) as plain:
+            site.driver.create(layer.name, layer.parent)
+            _check(_fill(site, layer.name, Counted(plain), limits, None), layer.diff_id)
+            site.driver.seal(layer.name)
+    except BaseException:
+        with contextlib.suppress(errors.GraphDriverError, OSError):
+            site.driver.remove(layer.name)
+        raise
 
 
 def _refuse_orphan(step: Step, made: Made) -> None:

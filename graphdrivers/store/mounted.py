@@ -47,6 +47,11 @@ def still_held(site: Site, layer: str) -> list[Held]:
     return _rows(site, layer)
 
 
+def all_held(site: Site) -> list[Held]:
+    """Give all rows, also those that are over."""
+    return _rows(site, None)
+
+
 def attach(site: Site, layer: str, *, view: bool, target: str | None = None, holder: Holder | None = None) -> Held:
     """Mount a layer, or join those who have it mounted in the same place.
 

@@ -130,6 +130,18 @@ def test_links_stay_inside(root: int, tmp_path: pathlib.Path, target: str) -> No
     assert find(root, "inside") == Account(77, 78, (), "/in")
 
 
+@pytest.mark.parametrize("target", ["/nowhere", "hosts/x", "passwd", "x" * 300])
+@pytest.mark.parametrize("name", ["passwd", "group"])
+def test_links_to_nothing(root: int, tmp_path: pathlib.Path, name: str, target: str) -> None:
+    """A link that leads nowhere, through a file, in a circle, or to a name that is too long is a missing file."""
+    (tmp_path / "etc/hosts").touch()
+    os.symlink(target, replace(root, name))
+
+    assert find(root, "12") == Account(12, 0, (), "/")
+    with pytest.raises(errors.UserNotFound):
+        find(root, "root:staff")
+
+
 def test_link_to_the_host(root: int) -> None:
     """The host's own file is never the answer."""
     path = replace(root, "passwd")

@@ -4,6 +4,9 @@ import errno
 import json
 import os
 import pathlib
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -35,6 +38,18 @@ def test_new_folder(tmp_path: pathlib.Path) -> None:
     assert names(bundle / "rootfs") == []
     assert bundle.stat().st_mode & 0o777 == 0o700
     assert (bundle / "config.json").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o077])
+def test_folder_of_a_user_namespace(tmp_path: pathlib.Path, mask: int) -> None:
+    """Root of a user namespace may go through the folder, but not list it, whatever the umask."""
+    before = os.umask(mask)
+    try:
+        write_bundle(tmp_path / "bundle", RuntimeSpec({**SPEC.fields, "linux": {"uidMappings": [{}]}}, ()))
+    finally:
+        os.umask(before)
+
+    assert (tmp_path / "bundle").stat().st_mode & 0o777 == 0o711
 
 
 def test_here(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,7 +118,7 @@ def test_not_a_folder(tmp_path: pathlib.Path) -> None:
 def test_interrupted(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A failure leaves no configuration, and the next call does the work."""
     with monkeypatch.context() as patch:
-        patch.setattr(os, "rename", _fails)
+        patch.setattr(os, "fsync", _fails)
         with pytest.raises(OSError, match="No space"):
             write_bundle(tmp_path, SPEC)
     assert names(tmp_path) == ["rootfs"]
@@ -112,14 +127,46 @@ def test_interrupted(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) ->
     assert written(tmp_path) == SPEC.fields
 
 
-def test_two_at_once(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("step", ["mkdir", "open", "fsync", "rename"])
+def test_killed(tmp_path: pathlib.Path, step: str) -> None:
+    """A call that is killed leaves no configuration, and nothing that keeps the next one from its work."""
+    program = f"""
+import os, signal, sys
+from graphdrivers.images import bundle
+from graphdrivers.images.runtime_spec import RuntimeSpec
+from graphdrivers.linux import durable
+real = {{name: getattr(os, name) for name in ("mkdir", "open", "fsync")}} | {{"rename": durable.rename_noreplace}}
+
+def last(*arguments, **options):
+    if {step!r} != "open" or "config.json" in os.fsdecode(arguments[0]):
+        if {step!r} != "rename":
+            real[{step!r}](*arguments, **options)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real["open"](*arguments, **options)
+
+setattr(*((durable, "rename_noreplace") if {step!r} == "rename" else (os, {step!r})), last)
+bundle.write_bundle(sys.argv[1], RuntimeSpec({{"root": {{}}}}, ()))
+"""
+    done = subprocess.run([sys.executable, "-c", program, tmp_path / "bundle"], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert not (tmp_path / "bundle/config.json").exists()
+
+    write_bundle(tmp_path / "bundle", SPEC)
+    assert names(tmp_path / "bundle") == ["config.json", "rootfs"]
+    assert written(tmp_path / "bundle") == SPEC.fields
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_two_at_once(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, *, there: bool) -> None:
     """Of two that make a bundle of one folder the later one is refused; the first one's stays whole."""
     other = RuntimeSpec({**SPEC.fields, "hostname": "other"}, ())
     rename = durable.rename_noreplace
 
     def overtaken(src_dir_fd: int, src: str, dst_dir_fd: int, dst: str) -> None:
         monkeypatch.setattr(durable, "rename_noreplace", rename)
-        (tmp_path / "config.json").write_text(json.dumps(other.fields))
+        write_bundle(tmp_path, other)
+        if there:
+            (tmp_path / src).write_text("still there")
         rename(src_dir_fd, src, dst_dir_fd, dst)
 
     monkeypatch.setattr(durable, "rename_noreplace", overtaken)

@@ -15,7 +15,7 @@ from containers import SOURCE, crun, crun_as, image_config, root_tar
 from graphdrivers.driver import Driver
 from graphdrivers.images.bundle import write_bundle
 from graphdrivers.images.initlayer import init_tar
-from graphdrivers.images.run_options import Network, RunMount, RunOptions, rootless_mappings
+from graphdrivers.images.run_options import IdMapping, Network, RunMount, RunOptions, rootless_mappings
 from graphdrivers.images.runtime_spec import RuntimeSpec, runtime_spec
 from graphdrivers.linux import mounts
 from graphdrivers.loading import load_driver
@@ -245,3 +245,22 @@ def test_rootless(tar: bytes, tmp_path: pathlib.Path, network: Network) -> None:
     assert devices == (["lo"] if network is Network.NONE else sorted(os.listdir("/sys/class/net")))
     assert (place / "bundle/rootfs/file").stat().st_uid == PLAIN_ID
     assert json.loads((place / "bundle/config.json").read_text())["linux"]["uidMappings"][0]["size"] == 1
+
+
+def test_mapped_root(tar: bytes, tmp_path: pathlib.Path) -> None:
+    """Root runs a container whose root is somebody else outside, with a range of ids."""
+    ids = (IdMapping(0, 100_000, 65_536),)
+    place = tmp_path / "plain"
+    place.mkdir()
+    options = RunOptions(args=("/bin/sh", "-c", "id -u; stat -c %u /bin/sh"), uid_mappings=ids, gid_mappings=ids)
+    root = os.open(place, os.O_RDONLY)
+    try:
+        write_bundle(place / "bundle", runtime_spec(image_config(), root, options, SOURCE))
+    finally:
+        os.close(root)
+    subprocess.run(["tar", "-xC", place / "bundle/rootfs"], input=tar, check=True)
+    subprocess.run(["chown", "-R", "100000:100000", place / "bundle/rootfs"], check=True)
+
+    done = crun_as(0, place)
+
+    assert done.stdout.split() == ["0", "0"], done.stderr

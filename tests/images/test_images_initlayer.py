@@ -70,7 +70,7 @@ def test_existing_is_left_alone(tmp_path: pathlib.Path, name: str, kind: str) ->
     assert set(made(tmp_path)) == set(ALL) - {name, name.partition("/")[0] if "/" in name else name}
 
 
-@pytest.mark.parametrize("kind", ["file", "fifo", "dangling", "loop", "climbing", "through-a-file"])
+@pytest.mark.parametrize("kind", ["file", "fifo", "dangling", "loop", "climbing", "through-a-file", "too-long"])
 def test_no_directory_in_the_way_is_replaced(tmp_path: pathlib.Path, kind: str) -> None:
     """Where ``etc`` is no directory, nothing is put into it: that would take it away."""
     path = tmp_path / "etc"
@@ -82,6 +82,7 @@ def test_no_directory_in_the_way_is_replaced(tmp_path: pathlib.Path, kind: str) 
         "loop": lambda: path.symlink_to("etc/etc"),
         "climbing": lambda: path.symlink_to("../../../../missing"),
         "through-a-file": lambda: path.symlink_to("file/etc"),
+        "too-long": lambda: path.symlink_to("x" * 300),
     }[kind]()
 
     assert set(made(tmp_path)) == {name for name in ALL if not name.startswith("etc")}

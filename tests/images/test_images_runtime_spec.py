@@ -122,6 +122,7 @@ def test_namespaces(make: Make) -> None:
     """Everything is the container's own, the network unless the host's is asked for."""
     assert kinds(make()) == {"pid", "ipc", "uts", "mount", "cgroup", "network"}
     assert kinds(make(network=Network.HOST)) == {"pid", "ipc", "uts", "mount", "cgroup"}
+    assert make(network=Network.HOST)["mounts"][5]["type"] == "sysfs"
     assert all(set(namespace) == {"type"} for namespace in make()["linux"]["namespaces"])
 
 

@@ -7,6 +7,7 @@ import os
 import pathlib
 import random
 import stat
+import subprocess
 import tarfile
 from collections.abc import Callable
 from typing import Any, BinaryIO
@@ -321,14 +322,56 @@ def test_damaged_layer(save: Saver, now: bytes | None, size: int | None, tmp_pat
     assert [path for path in tmp_path.iterdir() if path.is_dir()] == []
 
 
+class Endless(io.RawIOBase):
+    """A layer that never ends."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Give zeros."""
+        return bytes(min(size, 1 << 16))
+
+
+@every_form
+def test_endless_layer(save: Saver, tmp_path: pathlib.Path) -> None:
+    """A layer that goes on behind its size is left there: what follows in a tar is never written over."""
+    good = outgoing_image(TOP)
+    endless = attrs.evolve(good.layers[0], open=Endless)
+    with pytest.raises(errors.DigestMismatch, match="got more"):
+        save([attrs.evolve(good, layers=(endless,))], tmp_path / "saved")
+
+
+def test_many_layers(tmp_path: pathlib.Path) -> None:
+    """An image of 300 layers is one like others."""
+    tars = [layer_tar("file", b"%d" % number) for number in range(300)]
+    SAVERS["oci"]([outgoing_image(*tars)], tmp_path / "saved")
+    with open_image(tmp_path / "saved") as found:
+        assert plain_layers(found) == tars
+
+
+def test_full_disk(tmp_path: pathlib.Path) -> None:
+    """On a disk that is full nothing is left of a folder, and of a tar nothing is believed to be written."""
+    if os.geteuid():
+        pytest.skip("mounting needs root")
+    with pathlib.Path("/dev/full").open("wb", buffering=0) as full, pytest.raises(OSError, match="No space left"):
+        save_oci([outgoing_image(BASE)], full)
+    (tmp_path / "small").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", tmp_path / "small"], check=True)
+    try:
+        for compression in ("none", "gzip", "zstd"):
+            with pytest.raises(OSError, match="No space left"):
+                save_folder([outgoing_image(BASE)], tmp_path / "small" / "saved", compression=compression)
+            assert os.listdir(tmp_path / "small") == []
+    finally:
+        subprocess.run(["umount", tmp_path / "small"], check=True)
+
+
 def test_folder_is_refused_where_something_is(tmp_path: pathlib.Path) -> None:
     """What is at the destination stays as it is: a folder, a file, a link to nowhere."""
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("kept")
     (tmp_path / "link").symlink_to("nowhere")
-    for name in ("folder", "file", "link"):
+    for name in ("folder", "folder/", "file", "link", "folder/.."):
         with pytest.raises(FileExistsError):
-            save_folder([outgoing_image(TOP)], tmp_path / name)
+            save_folder([outgoing_image(TOP)], f"{tmp_path}/{name}")
     assert sorted(os.listdir(tmp_path)) == ["file", "folder", "link"]
     assert (tmp_path / "file").read_text() == "kept"
     with pytest.raises(FileNotFoundError):

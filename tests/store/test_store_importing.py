@@ -165,7 +165,7 @@ def test_a_layer_is_never_acknowledged_without_its_parent(
 
 
 def test_an_interrupt_while_a_layer_is_acknowledged(store: Store, tars: list[bytes]) -> None:
-    """Ctrl-C after a layer was acknowledged, while it is told or waited for, takes nothing back that is acknowledged."""
+    """Ctrl-C after a layer was acknowledged, while it is told or waited for, takes nothing acknowledged back."""
 
     class Interrupted(Watch):
         """Is interrupted when the second layer is there."""
