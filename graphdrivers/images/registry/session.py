@@ -1,0 +1,136 @@
+"""The HTTP session below everything here, oras's token requests too.
+
+It keeps what requests and oras would give away:
+
+- Redirects are followed for reading only, to admitted addresses, and without
+  ``Authorization`` from the first foreign host on (requests keeps it from http
+  to https; oras leaves redirects to requests).
+- No cookie is ever taken or sent, and nothing comes from the environment:
+  neither proxies nor ``~/.netrc``, whose passwords requests would send.
+- No request waits for ever, and no body but a streamed one is read beyond a
+  limit (requests reads the whole body of a redirect, oras that of a token answer).
+"""
+
+import io
+from collections.abc import Mapping
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any
+
+import requests
+import requests.adapters
+import urllib3
+import urllib3.exceptions
+
+from graphdrivers.images.registry.trust import AddressRefused, Trust, same_origin, shown
+
+HOPS_MAX = 10
+ANSWER_MAX = 1 << 20
+"""Bytes of an answer that is not streamed."""
+
+_CHUNK = 64 << 10
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_READS = frozenset({"GET", "HEAD"})
+
+
+class Session(requests.Session):
+    """A session whose every request keeps the rules above; any number of threads may use it."""
+
+    def __init__(self, trust: Trust, timeout: float, proxies: Mapping[str, str], connections: int = 16) -> None:
+        """Connect nothing yet.
+
+        Args:
+            trust: which addresses are admitted.
+            timeout: seconds to wait for a connection, and for each piece of an answer.
+            proxies: by scheme, as requests has them.
+            connections: kept open to one host.
+        """
+        super().__init__()
+        self.trust_env = False
+        self.proxies = dict(proxies)
+        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        self.headers.clear()
+        self.headers.update({"User-Agent": "graphdrivers", "Accept-Encoding": "identity"})
+        for scheme in ("http://", "https://"):
+            self.mount(scheme, _Adapter(pool_connections=4, pool_maxsize=connections))
+        self._trust = trust
+        self._timeout = timeout
+
+    def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
+        """Send a request and follow redirects; with ``stream`` the body of the last answer is left to be read.
+
+        Raises:
+            AddressRefused: it would go where it may not.
+            requests.RequestException: nobody answered.
+        """
+        streamed = kwargs.get("stream", False)
+        kwargs |= {"stream": True, "allow_redirects": False, "timeout": kwargs.get("timeout") or self._timeout}
+        for _ in range(HOPS_MAX):
+            kwargs["verify"] = self._trust.verify(self._trust.admit(_url(request)))
+            response = super().send(request, **kwargs)
+            target = response.headers.get("Location", "")
+            if response.status_code not in _REDIRECTS or not target or request.method not in _READS:
+                if not streamed:
+                    response.raw = io.BytesIO(read_limited(response, ANSWER_MAX))
+                return response
+            response.close()
+            request = self._redirected(request, target)
+        raise AddressRefused(f"{shown(_url(request))!r} is the end of {HOPS_MAX} redirects, and leads further")
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Hide redirects from requests, which would read their bodies, however long."""
+
+    def _redirected(self, request: requests.PreparedRequest, location: str) -> requests.PreparedRequest:
+        url = self._trust.onward(location, _url(request))
+        following = request.copy()
+        if not same_origin(_url(request), url):
+            following.headers.pop("Authorization", None)
+        following.prepare_url(url, None)
+        return following
+
+
+class _Adapter(requests.adapters.HTTPAdapter):
+    """Makes connections of the kind below."""
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """Make the pools."""
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = {"http": urllib3.HTTPConnectionPool, "https": _QuietPool}
+
+    def close(self) -> None:
+        """Close idle connections now, not when their pools are collected; streams go on and close theirs."""
+        pools = [self.poolmanager.pools[key] for key in self.poolmanager.pools.keys()]  # noqa: SIM118 - no iterator
+        super().close()
+        for pool in pools:
+            pool.close()
+
+
+class _QuietPool(urllib3.HTTPSConnectionPool):
+    """Says nothing about certificates that do not count.
+
+    `Trust` has decided that. Switching the warning off, as oras does, would do so for the whole process.
+    """
+
+    def _validate_conn(self, conn: Any) -> None:
+        if conn.is_closed:
+            conn.connect()
+
+
+def read_limited(response: requests.Response, limit: int) -> bytes:
+    """Read a body to its end and close it; what is beyond ``limit`` bytes is cut off.
+
+    Raises:
+        requests.ConnectionError: the connection broke.
+    """
+    parts, left = [], limit
+    with response:
+        try:
+            while left and (part := response.raw.read(min(left, _CHUNK), decode_content=False)):
+                parts.append(part)
+                left -= len(part)
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise requests.ConnectionError(error) from error
+    return b"".join(parts)
+
+
+def _url(request: requests.PreparedRequest) -> str:
+    return str(request.url or "")
