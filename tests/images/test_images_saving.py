@@ -322,21 +322,27 @@ def test_damaged_layer(save: Saver, now: bytes | None, size: int | None, tmp_pat
     assert [path for path in tmp_path.iterdir() if path.is_dir()] == []
 
 
-class Endless(io.RawIOBase):
-    """A layer that never ends."""
+class TooLong(io.RawIOBase):
+    """A layer of 32 MiB."""
+
+    given = 0
 
     def read(self, size: int = -1, /) -> bytes:
         """Give zeros."""
-        return bytes(min(size, 1 << 16))
+        piece = bytes(max(0, min(size, (32 << 20) - self.given)))
+        self.given += len(piece)
+        return piece
 
 
 @every_form
-def test_endless_layer(save: Saver, tmp_path: pathlib.Path) -> None:
-    """A layer that goes on behind its size is left there: what follows in a tar is never written over."""
+def test_layer_too_long(save: Saver, tmp_path: pathlib.Path) -> None:
+    """A layer that goes on behind its size is not read on: it could go on until the disk is full."""
     good = outgoing_image(TOP)
-    endless = attrs.evolve(good.layers[0], open=Endless)
+    stream = TooLong()
+    layer = attrs.evolve(good.layers[0], open=lambda: stream)
     with pytest.raises(errors.DigestMismatch, match="got more"):
-        save([attrs.evolve(good, layers=(endless,))], tmp_path / "saved")
+        save([attrs.evolve(good, layers=(layer,))], tmp_path / "saved")
+    assert stream.given <= 1 << 20
 
 
 def test_many_layers(tmp_path: pathlib.Path) -> None:
