@@ -3,14 +3,15 @@
 import functools
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import BinaryIO
 
 from graphdrivers.api import images
 from graphdrivers.api.images import Image
 from graphdrivers.images import image as sources
 from graphdrivers.images.image import ImageLayer
-from graphdrivers.model import Limits
+from graphdrivers.images.reference import Reference
+from graphdrivers.model import DiffID, Limits
 from graphdrivers.store import images as records
 from graphdrivers.store import importing, ledger
 from graphdrivers.store.images import BlobRecord, ImageRecord
@@ -67,13 +68,32 @@ def names_for(source: sources.Image) -> list[str]:
     A bare tag, as layouts often have, is completed with the name of the file or
     folder: ``12`` in ``debian.tar`` is ``debian:12``. What is no reference is left out.
     """
-    found: dict[str, None] = {}
+    whole = [name for name in source.names if not _is_bare(source, name)]
+    references = [reference for name in whole if (reference := images.full_reference(name)) is not None]
+    tags = {Reference.parse(reference).tag for reference in references}
     for name in source.names:
-        bare = _BARE_TAG.fullmatch(name) and source.manifest is not None
-        reference = images.full_reference(f"{_base(source.source)}:{name}" if bare else name)
-        if reference is not None:
-            found[reference] = None
-    return list(found)
+        if _is_bare(source, name) and name not in tags:
+            reference = images.full_reference(f"{_base(source.source)}:{name}")
+            references += [] if reference is None else [reference]
+    return list(dict.fromkeys(references))
+
+
+def finder(opened: Sequence[sources.Image]) -> Callable[[DiffID], BinaryIO | None]:
+    """Give what opens a layer by its DiffID, from whichever of some opened images has it."""
+
+    def find(diff_id: DiffID) -> BinaryIO | None:
+        for image in opened:
+            for layer in image.layers:
+                if layer.diff_id == diff_id:
+                    return image.open_layer(layer)
+        return None
+
+    return find
+
+
+def _is_bare(source: sources.Image, name: str) -> bool:
+    """Say whether a name is a tag alone; ``docker save`` archives have none such."""
+    return source.manifest is not None and _BARE_TAG.fullmatch(name) is not None
 
 
 def _base(path: str) -> str:

@@ -7,7 +7,11 @@ from collections.abc import Iterator
 from typing import BinaryIO, Self
 
 from graphdrivers import errors
+from graphdrivers.api import images
 from graphdrivers.driver import Tells
+from graphdrivers.images.bundle import ROOTFS, write_bundle
+from graphdrivers.images.run_options import RunOptions
+from graphdrivers.images.runtime_spec import RuntimeSpec, runtime_spec
 from graphdrivers.model import Change, Mount, Profile
 from graphdrivers.store import containers, differing, ledger, mounted
 from graphdrivers.store.collect import Collected
@@ -145,6 +149,30 @@ class Container:
         """Give the name of its init layer, which `changes` compares with."""
         return self.record().init
 
+    def bundle(self, directory: str | os.PathLike[str], options: RunOptions = RunOptions()) -> RuntimeSpec:
+        """Make an OCI runtime bundle that ``crun`` and ``runc`` run as it is; the container stays mounted in it.
+
+        The folder gets ``config.json`` and ``rootfs``, on which the container
+        is mounted until `unmount`. Where the driver keeps whole trees and this
+        user may not mount, the configuration names the tree in its place.
+
+        Raises:
+            InvalidRunOption, UserNotFound, InvalidManifest: what was asked for, or what the image says, cannot be run.
+            LayerInUse: it is mounted somewhere else.
+            OSError: ``ENOTEMPTY`` for a folder with content.
+        """
+        place = os.path.abspath(directory)
+        image = images.find(self._site, self.image_id or "")
+        mount_free = self._site.driver.support.capabilities.mount_free
+        with self.mount(read_only=options.readonly) as mounted_root, _opened(mounted_root.path) as root:
+            spec = runtime_spec(image.config, root, options, image.image_id)
+            plain = None if mounted_root.attached else str(mounted_root.path)
+        in_place = plain is not None and mount_free and os.geteuid() != 0
+        write_bundle(place, spec, rootfs=plain if in_place else None)
+        target = None if in_place else os.path.join(place, ROOTFS)
+        self.mount(target, read_only=options.readonly, keep=True)
+        return spec
+
     def fork(self, name: str) -> Self:
         """Make a second container of its present state; both are free to diverge. Atomic.
 
@@ -239,3 +267,12 @@ class Mounted:
 
     def __exit__(self, *exc: object) -> None:
         self.release()
+
+
+@contextlib.contextmanager
+def _opened(directory: pathlib.Path) -> Iterator[int]:
+    opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield opened
+    finally:
+        os.close(opened)

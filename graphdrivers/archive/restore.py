@@ -14,7 +14,7 @@ import attrs
 from isal.isal_zlib import crc32
 
 from graphdrivers import errors
-from graphdrivers.archive.headers import FOOTER, FRAME, MAGIC, REGION, SPILL
+from graphdrivers.archive.headers import FOOTER, FRAME, MAGIC, NUMBER, REGION, SPILL
 from graphdrivers.archive.segments import PIECE, ByteRange, Segment, check_magic, damaged
 from graphdrivers.archive.stream import ChunkStream
 
@@ -27,6 +27,7 @@ OpenFile = Callable[[bytes], int]
 _BATCH = 256 << 10
 _PATH_MAX = 1 << 20
 _LITERAL_MAX = 1 << 24
+_GROUP_MAX = 1 << 20
 _ZEROS = bytes(PIECE)
 
 
@@ -104,8 +105,8 @@ def _tar(record: BinaryIO, content: "_Content") -> Iterator[bytes]:
     number = 0
     for start, end in sections:
         segment = Segment(record, start, end)
-        while head := segment.read(FRAME.size, at_end=True):
-            literal, path_length, offset, length, checksum = FRAME.unpack(head)
+        for checksum in _checksums(segment):
+            literal, path_length, offset, length = FRAME.unpack(segment.read(FRAME.size))
             if literal > _LITERAL_MAX or path_length > _PATH_MAX:
                 raise damaged()
             path = segment.read(path_length)
@@ -116,6 +117,16 @@ def _tar(record: BinaryIO, content: "_Content") -> Iterator[bytes]:
                 yield from content.read(path, number, (offset, length), checksum)
             number += 1
     content.finish()
+
+
+def _checksums(segment: Segment) -> Iterator[int]:
+    """Give the checksum of each frame of a tar segment, just before the frame is to be read."""
+    while number := segment.read(NUMBER.size, at_end=True):
+        (count,) = NUMBER.unpack(number)
+        if count > _GROUP_MAX:
+            raise damaged()
+        sums = segment.read(count * NUMBER.size)
+        yield from (checksum for (checksum,) in NUMBER.iter_unpack(sums))
 
 
 class _Content:

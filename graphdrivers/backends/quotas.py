@@ -217,7 +217,11 @@ def _obstacle(folder: str) -> Refusal | None:
         project = quota.project_of(folder)
     except OSError:
         return Refusal(f"{fs_type} has no project quotas", "put --root on xfs or ext4")
-    if not quota.is_enforced(folder):
+    try:
+        enforced = quota.is_enforced(folder)
+    except OSError as error:
+        return Refusal(f"the kernel cannot be asked about project quotas ({error})", "permit quotactl to this process")
+    if not enforced:
         fix = _SWITCH_ON.get(fs_type, "put --root on xfs or ext4, mounted with -o prjquota")
         return Refusal(f"project quotas of {fs_type} below {os.path.dirname(folder)!r} are not switched on", fix)
     if project.inherited:

@@ -130,7 +130,7 @@ class UserNotFound(ImageError):
     """The user or group that a process is to run as is not in the image."""
 
     remedy: ClassVar[str] = "give a user that its /etc/passwd has, or UID:GID"
-    exit_code: ClassVar[int] = 78
+    exit_code: ClassVar[int] = 79
 
 
 @attrs.define(eq=False)

@@ -33,7 +33,7 @@ ID_MAX = (1 << 32) - 2
 
 _PASSWD = b"/etc/passwd"
 _GROUP = b"/etc/group"
-_ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+_ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
@@ -88,12 +88,10 @@ def read_account(root: int, user: str, source: str) -> Account:
         InvalidManifest: one of the two files is not a regular one, or larger than is read.
         OSError: the file system failed, or this process may not read.
     """
-    name, colon, group = user.partition(":")
-    if ":" in group:
-        raise errors.UserNotFound(source, f"{user!r} has more than one colon")
+    name, _, group = user.partition(":")
     entry = _find_user(list(_users(root, source)), name or "0", source)
     home = _home(entry.home)
-    if colon and group:
+    if group:
         return Account(entry.uid, _find_gid(root, group, source), (), home)
     return Account(entry.uid, entry.gid, _supplementary(root, entry, source), home)
 

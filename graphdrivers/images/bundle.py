@@ -18,6 +18,7 @@ from graphdrivers.linux import durable
 CONFIG = "config.json"
 ROOTFS = "rootfs"
 
+_TEMPORARY = f".{CONFIG}-"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -25,11 +26,12 @@ def write_bundle(directory: str | os.PathLike[str], spec: RuntimeSpec, *, rootfs
     """Write a bundle; ``crun run --bundle DIRECTORY NAME`` runs it once the root file system is mounted.
 
     Atomic: the folder is a bundle from the moment on that ``config.json`` is
-    there, whole. Durable. An interrupted call leaves an empty ``rootfs`` at
-    most, which the next one takes.
+    there, whole. Durable. What a call that was killed leaves behind is taken
+    over, or removed, by the next one.
 
     Args:
-        directory: made, with mode 0700, unless it is there (its parent has to be); then it has to be empty.
+        directory: made unless it is there (its parent has to be); then it has to be empty, and keeps its mode. A new
+            one is for its owner alone, 0700; with a user namespace 0711, for root inside may be somebody else outside.
         spec: what to write.
         rootfs: absolute path of the root file system, to be named in the configuration; ``None`` makes an empty
             ``rootfs`` in the folder, for the caller to mount it on.
@@ -43,14 +45,18 @@ def write_bundle(directory: str | os.PathLike[str], spec: RuntimeSpec, *, rootfs
         raise errors.InvalidRunOption("rootfs", f"{rootfs!r} {reason}")
     with contextlib.suppress(FileExistsError):
         os.mkdir(directory, 0o700)
+        os.chmod(directory, 0o711 if _has_user_namespace(spec) else 0o700)
+        durable.fsync_directory(os.path.dirname(os.path.abspath(directory)))
     with _opened(os.fspath(directory)) as folder:
-        found = os.listdir(folder)
-        if found not in ([], [ROOTFS]) or (found and not _is_empty_directory(folder, ROOTFS)):
-            raise OSError(errno.ENOTEMPTY, "a bundle needs a folder of its own, and this one has content", directory)
+        _check_free(folder, os.fspath(directory))
         if rootfs is None:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(ROOTFS, 0o755, dir_fd=folder)
         _write_config(folder, _document(spec, rootfs or ROOTFS), os.fspath(directory))
+
+
+def _has_user_namespace(spec: RuntimeSpec) -> bool:
+    return "uidMappings" in spec.fields.get("linux", {})
 
 
 def _document(spec: RuntimeSpec, rootfs: str) -> bytes:
@@ -58,13 +64,32 @@ def _document(spec: RuntimeSpec, rootfs: str) -> bytes:
     return json.dumps({**spec.fields, "root": root}, indent=2).encode() + b"\n"
 
 
+def _check_free(folder: int, directory: str) -> None:
+    """Refuse a folder with something in it, but for what a killed call left: an empty root, a half-written file."""
+    left, others = [], []
+    for name in os.listdir(folder):
+        if name.startswith(_TEMPORARY):
+            left.append(name)
+        elif name != ROOTFS or not _is_empty_directory(folder, name):
+            others.append(name)
+    if others:
+        raise OSError(errno.ENOTEMPTY, "a bundle needs a folder of its own, and this one has content", directory)
+    for name in left:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=folder)
+
+
 def _write_config(folder: int, content: bytes, directory: str) -> None:
     """Put the configuration in its place, where nobody else did meanwhile; it may hold secrets, in ``env``."""
-    temporary = f".{CONFIG}-{os.urandom(8).hex()}"
-    durable.write_atomic(folder, temporary, content, mode=0o600)
+    temporary = f"{_TEMPORARY}{os.urandom(8).hex()}"
+    opened = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
     try:
+        with os.fdopen(opened, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(opened)
         durable.rename_noreplace(folder, temporary, folder, CONFIG)
-    except FileExistsError as error:
+    except (FileExistsError, FileNotFoundError) as error:
         raise OSError(errno.ENOTEMPTY, "somebody else makes a bundle of this folder", directory) from error
     finally:
         with contextlib.suppress(FileNotFoundError):

@@ -26,25 +26,21 @@ OBEYED = (
     "module.wasm.",
     "krun.",
     "org.systemd.",
-    "org.opencontainers.runc.",
     "org.criu.",
-    "org.crun.",
     "dev.gvisor.",
     "io.podman.",
     "io.containers.",
     "io.containerd.",
     "io.kubernetes.",
     "io.katacontainers.",
-    "com.docker.",
-    "com.github.containers.",
-    "com.github.opencontainers.",
     "com.hooks.",
 )
 """Beginnings of annotations, in lower case, that runtimes and their hooks are known to obey.
 
 ``run.oci.seccomp.plugins`` alone loads a library of the host into crun, ``run.oci.hooks.stdout`` appends to a file of
 the host, ``org.systemd.property.*`` sets properties of the systemd unit. Source: crun(1), heading *EXTENSIONS*; runc
-``docs/systemd.md``; kata-containers ``docs/how-to/how-to-set-sandbox-config-kata.md``.
+``docs/systemd.md`` and ``docs/checkpoint-restore.md``; gVisor ``runsc/specutils``; Kata Containers
+``docs/how-to/how-to-set-sandbox-config-kata.md``; oci-seccomp-bpf-hook(1).
 """
 
 

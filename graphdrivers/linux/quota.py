@@ -150,12 +150,13 @@ def _call(command: int, directory: str, number: int, buffer: ctypes.Array[ctypes
     """Call ``quotactl_fd(2)`` (Linux 5.14), before that ``quotactl(2)``, which wants a block device."""
     address = ctypes.addressof(buffer)
     with _opened(directory) as fd:
-        result = _quotactl_fd(_QUOTACTL_FD, fd, command, number, address)
-        if result == -1 and ctypes.get_errno() == errno.ENOSYS and not _has_quotactl_fd():
-            with _device(fd) as device:
-                check(_quotactl(command, c_string(device), number, address), "quotactl", directory)
-        else:
-            check(result, "quotactl_fd", directory)
+        if _quotactl_fd(_QUOTACTL_FD, fd, command, number, address) != -1:
+            return
+        code = ctypes.get_errno()
+        if code != errno.ENOSYS or _has_quotactl_fd():
+            raise failure(code, "quotactl_fd", directory)
+        with _device(fd) as device:
+            check(_quotactl(command, c_string(device), number, address), "quotactl", directory)
 
 
 def _has_quotactl_fd() -> bool:

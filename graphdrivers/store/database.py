@@ -47,10 +47,16 @@ class Database:
         self.path = os.path.join(folder, FILE)
         self._wal = filesystems.fs_type(folder) not in _WITHOUT_WAL
         self._local = threading.local()
-        self._all: list[sqlite3.Connection] = []
+        self._all: list[tuple[threading.Thread, sqlite3.Connection]] = []
+        self._inherited: list[object] = []
+        self._pid = os.getpid()
         self._guard = threading.Lock()
-        with self._told():
-            self._migrate()
+        try:
+            with self._told():
+                self._migrate()
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def journal(self) -> str:
@@ -69,6 +75,18 @@ class Database:
             return found
 
     @contextlib.contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Let all that this thread reads in the block be of one moment. Not reentrant; no `write` in it."""
+        connection = self._connection()
+        with self._told():
+            connection.execute("BEGIN")
+            try:
+                yield
+            finally:
+                if connection.in_transaction:
+                    connection.execute("COMMIT")
+
+    @contextlib.contextmanager
     def write(self, *, durable: bool = False) -> Iterator[sqlite3.Connection]:
         """Make one step: all of the block, or (on an error) nothing of it. Not reentrant.
 
@@ -82,14 +100,17 @@ class Database:
         """
         connection = self._connection()
         with self._told():
-            connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+            if getattr(self._local, "durable", None) is not durable:
+                connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+                self._local.durable = durable
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
+                connection.execute("COMMIT")
             except BaseException:
-                connection.execute("ROLLBACK")
+                if connection.in_transaction:  # a full disk makes SQLite roll back by itself
+                    connection.execute("ROLLBACK")
                 raise
-            connection.execute("COMMIT")
 
     def is_sound(self) -> list[str]:
         """Let SQLite check the file; give what it complains of."""
@@ -101,12 +122,15 @@ class Database:
     def close(self) -> None:
         """Close the connections of all threads. Idempotent."""
         with self._guard:
-            for connection in self._all:
-                connection.close()
-            self._all.clear()
+            if self._pid == os.getpid():
+                for _thread, connection in self._all:
+                    connection.close()
+                self._all.clear()
         self._local = threading.local()
 
     def _connection(self) -> sqlite3.Connection:
+        if self._pid != os.getpid():
+            self._forget_parents()
         found: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if found is None:
             found = self._local.connection = self._connect()
@@ -116,22 +140,33 @@ class Database:
         # Any thread may close it at the end; each is used by one.
         opened = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
         with self._guard:
-            self._all.append(opened)
+            for thread, connection in self._all:
+                if not thread.is_alive():
+                    connection.close()
+            self._all = [(thread, connection) for thread, connection in self._all if thread.is_alive()]
+            self._all.append((threading.current_thread(), opened))
         opened.execute(f"PRAGMA journal_mode={'WAL' if self._wal else 'DELETE'}")
         opened.execute("PRAGMA foreign_keys=ON")
         return opened
 
+    def _forget_parents(self) -> None:
+        """After fork(2): keep away from the connections of the parent, which must not be used or closed here.
+
+        Source: sqlite.org, ``howtocorrupt.html``, heading *Carrying an open database connection across a fork()*.
+        """
+        self._inherited.append((self._local, self._all))
+        self._local, self._all, self._guard, self._pid = threading.local(), [], threading.Lock(), os.getpid()
+
     def _migrate(self) -> None:
         if not os.path.lexists(self.path):
             os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        version = self._version()
-        if version < VERSION:
+        if self._version() < VERSION:
             with self.write(durable=True) as step:
                 for number in range(self._version(), VERSION):  # asked again: another process may have been faster
                     for statement in MIGRATIONS[number].split(";\n"):
                         step.execute(statement)
-                step.execute(f"PRAGMA user_version={VERSION}")
-        elif version > VERSION:
+                    step.execute(f"PRAGMA user_version={number + 1}")
+        if (version := self._version()) > VERSION:
             raise errors.StoreVersion(self.path, f"it has version {version}; this release knows {VERSION}")
 
     def _version(self) -> int:

@@ -7,47 +7,46 @@ from typing import BinaryIO
 from graphdrivers import naivediff
 from graphdrivers.archive.compare import compare
 from graphdrivers.archive.entries import Difference, Tree
-from graphdrivers.archive.plain import EmptyTree, PlainTree
+from graphdrivers.archive.plain import EmptyTree
 from graphdrivers.archive.produce import produce
-from graphdrivers.linux import mounts
 from graphdrivers.model import Change, Profile
-from graphdrivers.store import ledger
+from graphdrivers.store import ledger, trees
 from graphdrivers.store.site import Site
 
 
-def changes(site: Site, base: str | None, top: str) -> Iterator[Change]:
+def changes(site: Site, base: str | None, top: str | None) -> Iterator[Change]:
     """Give what has to be done to the merged tree of ``base`` to make it that of ``top``, sorted by path bytes.
+
+    ``None`` is an empty tree.
 
     Costs what changed where ``top`` stands on ``base`` and the driver knows its
     changes; else both trees are walked.
     """
-    if _parent(site, top) == base:
+    if top is not None and _parent(site, top) == base:
         return site.driver.changes(top)
     return naivediff.listed(differences(site, base, top))
 
 
 def diff(
-    site: Site, base: str | None, top: str, *, profile: Profile = Profile.FULL, source_date_epoch: int | None = None
+    site: Site,
+    base: str | None,
+    top: str | None,
+    *,
+    profile: Profile = Profile.FULL,
+    source_date_epoch: int | None = None,
 ) -> BinaryIO:
     """Give the same as an uncompressed layer tar; the caller closes it."""
-    if _parent(site, top) == base:
+    if top is not None and _parent(site, top) == base:
         return site.driver.diff(top, profile=profile, source_date_epoch=source_date_epoch)
     return produce(differences(site, base, top), profile=profile, source_date_epoch=source_date_epoch)
 
 
-def differences(site: Site, base: str | None, top: str) -> Iterator[Difference]:
+def differences(site: Site, base: str | None, top: str | None) -> Iterator[Difference]:
     """Compare two merged trees; both stay open until the iterator is at its end or closed."""
     with contextlib.ExitStack() as stack:
-        lower: Tree = EmptyTree() if base is None else stack.enter_context(_view(site, base))
-        upper = stack.enter_context(_view(site, top))
+        lower: Tree = EmptyTree() if base is None else stack.enter_context(trees.opened(site, base))
+        upper: Tree = EmptyTree() if top is None else stack.enter_context(trees.opened(site, top))
         yield from compare(lower, upper)
-
-
-@contextlib.contextmanager
-def _view(site: Site, layer: str) -> Iterator[Tree]:
-    recorded = site.driver.support.capabilities.recorded_owners
-    with mounts.opened(site.driver.mounts(layer, view=True)) as root, PlainTree(root, recorded=recorded) as tree:
-        yield tree
 
 
 def _parent(site: Site, layer: str) -> str | None:

@@ -3,6 +3,7 @@
 Source: proc_pid_stat(5), field ``starttime``; random(4), ``boot_id``.
 """
 
+import functools
 import os
 from typing import Self
 
@@ -39,6 +40,7 @@ class Holder:
         return self.boot == boot_id() and _started(self.pid) in {self.started, -1}
 
 
+@functools.cache
 def boot_id() -> str:
     """Give what is new at each start of the machine."""
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:

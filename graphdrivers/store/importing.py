@@ -183,7 +183,8 @@ class _Run:
         made = scope.enter_context(self._filled(number, below))
         # Its parent has to be acknowledged first; the single thread keeps the order.
         future = self._syncing.submit(making.acknowledge, self._site, made, self._lease)
-        self._pending.append(_Pending(number, future, scope))
+        # From here on the layer ends with its future, whatever fails meanwhile.
+        self._pending.append(_Pending(number, future, scope.pop_all()))
         if len(self._pending) > 1:
             done.append(self._finish(self._pending.popleft()))
         return _provisional(made)
@@ -201,8 +202,13 @@ class _Run:
         )
 
     def _finish(self, pending: _Pending) -> Layer:
-        with pending.scope:
+        try:
             layer = pending.future.result()
+        except BaseException:
+            self._pending.appendleft(pending)
+            self._abandon()  # those above it first
+            raise
+        pending.scope.close()
         self._told.done(pending.number, layer)
         return layer
 
@@ -212,6 +218,7 @@ class _Run:
             pending = self._pending.pop()
             with contextlib.suppress(BaseException):  # the first error is on its way already
                 pending.future.result()
+            # Only now: what is acknowledged a moment later (after Ctrl-C) must be seen to be so.
             pending.scope.close()
 
     @contextlib.contextmanager

@@ -102,17 +102,23 @@ def intend(step: Step, name: str, parent: str | None, holder: Holder) -> None:
 def complete(
     step: Step, name: str, applied: Applied | None = None, chain: ChainID | None = None, tar_size: int | None = None
 ) -> None:
-    """Record that a layer is made."""
+    """Record that a layer is made.
+
+    Raises:
+        LayerNotFound: it is not in the making: somebody took it back.
+    """
     facts = (
         (None, None, None, "")
         if applied is None
         else (applied.diff_id, applied.size, applied.entries, "\n".join(applied.notes))
     )
-    step.execute(
+    done = step.execute(
         """UPDATE layers SET state = 'ready', holder = NULL, diff_id = ?, content_size = ?, entries = ?, notes = ?,
-           chain_id = ?, tar_size = ? WHERE name = ?""",
+           chain_id = ?, tar_size = ? WHERE name = ? AND state = 'making'""",
         (*facts, chain, tar_size, name),
     )
+    if not done.rowcount:
+        raise errors.LayerNotFound(name)
 
 
 def users_of(step: Step, name: str) -> list[tuple[str, str]]:

@@ -14,6 +14,7 @@ from typing import BinaryIO, cast
 import attrs
 
 from graphdrivers import errors
+from graphdrivers.archive import compression
 from graphdrivers.model import Applied, ChainID, DiffID, Limits, Progress
 from graphdrivers.store import files, ledger, names
 from graphdrivers.store.database import Step
@@ -110,6 +111,9 @@ def acknowledge(site: Site, made: Made, lease: str) -> Layer:
 
     Where another process has acknowledged the same stack meanwhile, that one is
     given, and `making` removes ours.
+
+    Raises:
+        LayerNotFound: the layer was taken back meanwhile, or the one below it was never acknowledged.
     """
     chain = made.chain_id
     if site.durability is Durability.FILE:
@@ -119,6 +123,7 @@ def acknowledge(site: Site, made: Made, lease: str) -> Layer:
         there = step.execute("SELECT name FROM layers WHERE chain_id = ? AND state = 'ready'", (chain,)).fetchone()
         name = there[0] if there else made.name
         if not there:
+            _refuse_orphan(step, made)
             ledger.complete(step, name, made.applied, chain, made.tar_size)
         hold(step, lease, name)
     return ledger.find_layer(site.database, name)
@@ -131,12 +136,40 @@ def hold(step: Step, lease: str, layer: str, *, expires: int | None = None) -> N
 
 
 def undo(site: Site, name: str) -> None:
-    """Take back a layer that was not acknowledged, and what is kept beside it. Idempotent."""
+    """Take back a layer that was not acknowledged, and what is kept beside it; one that was stays. Idempotent."""
+    if site.database.one("SELECT 1 FROM layers WHERE name = ? AND state = 'ready'", (name,)):
+        return  # what failed came after the acknowledgement (Ctrl-C, somebody's callback)
     site.driver.remove(name)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(site.record_path(name))
     with site.database.write() as step:
         step.execute("DELETE FROM layers WHERE name = ?", (name,))
+
+
+def fill_again(site: Site, layer: Layer, blob: BinaryIO, limits: Limits) -> None:
+    """Make a layer that the ledger has and the driver lost; ``blob`` is its tar, and closed here.
+
+    Raises:
+        DigestMismatch: it is another tar; what was made of it is removed.
+    """
+    try:
+        with blob, compression.open_plain(blob, limits) as plain:
+            site.driver.create(layer.name, layer.parent)
+            _check(_fill(site, layer.name, Counted(plain), limits, None), layer.diff_id)
+            site.driver.seal(layer.name)
+    except BaseException:
+        with contextlib.suppress(errors.GraphDriverError, OSError):
+            site.driver.remove(layer.name)
+        raise
+
+
+def _refuse_orphan(step: Step, made: Made) -> None:
+    """Raise LayerNotFound where the layer below was filled, and could not be made durable or recorded."""
+    if made.parent is None:
+        return
+    below = made.parent.name
+    if not step.execute("SELECT 1 FROM layers WHERE name = ? AND state = 'ready'", (below,)).fetchone():
+        raise errors.LayerNotFound(below)
 
 
 def _fill(site: Site, name: str, tar: Counted, limits: Limits, progress: Progress | None) -> Applied:

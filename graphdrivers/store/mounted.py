@@ -40,6 +40,11 @@ def holders_of(site: Site, layer: str) -> list[Held]:
     return [held for held in _rows(site, layer) if is_over(held) is False]
 
 
+def all_held(site: Site) -> list[Held]:
+    """Give all rows, also those that are over."""
+    return _rows(site, None)
+
+
 def attach(site: Site, layer: str, *, view: bool, target: str | None = None, holder: Holder | None = None) -> Held:
     """Mount a layer, or join those who have it mounted in the same place.
 

@@ -26,6 +26,8 @@ class Problem:
     what: str
     """A layer, or the driver."""
     reason: str
+    is_leftover: bool = True
+    """False for a layer that is lost."""
 
 
 def recover(site: Site) -> list[Problem]:
@@ -57,7 +59,7 @@ def compare(site: Site, *, repair: bool) -> list[Problem]:
     known = {row[0]: row[1] for row in site.database.read("SELECT name, state FROM layers")}
     there = {record.name for record in site.driver.layers()}
     problems = [
-        Problem(name, "the driver has lost this layer")
+        Problem(name, "the driver has lost this layer", is_leftover=False)
         for name, state in sorted(known.items())
         if state == "ready" and name not in there
     ]
@@ -97,7 +99,7 @@ def _dead_layers(site: Site) -> list[_Unfinished]:
             UNION SELECT name, depth + 1 FROM layers JOIN depths ON parent = layer WHERE state != 'ready')
         SELECT name, state, holder, max(depth) AS deepest FROM layers JOIN depths ON layer = name
         WHERE state != 'ready' GROUP BY name ORDER BY deepest DESC, name"""
-    return [_Unfinished(name, state) for name, state, holder, _ in site.database.read(query) if _is_dead(holder)]
+    return [_Unfinished(name, state) for name, state, holder, _ in site.database.read(query) if is_dead(holder)]
 
 
 def _is_unfinished(site: Site) -> bool:
@@ -105,7 +107,7 @@ def _is_unfinished(site: Site) -> bool:
     query = """
         SELECT holder FROM layers WHERE state != 'ready' UNION SELECT holder FROM leases
         UNION SELECT holder FROM mounts WHERE holder IS NOT NULL"""
-    return any(_is_dead(row[0]) for row in site.database.read(query))
+    return any(is_dead(row[0]) for row in site.database.read(query))
 
 
 def _drop_dead_containers(site: Site) -> None:
@@ -127,10 +129,11 @@ def _drop_dead_leases(site: Site) -> None:
 
 def _is_over(holder: str | None, expires: int | None) -> bool:
     """A lease with an end lives until then; one without lives as long as its process."""
-    return expires < ledger.now() if expires is not None else _is_dead(holder)
+    return expires < ledger.now() if expires is not None else is_dead(holder)
 
 
-def _is_dead(holder: str | None) -> bool:
+def is_dead(holder: str | None) -> bool:
+    """Say whether a row's holder is a process that is gone."""
     return holder is not None and not Holder.parse(holder).is_alive()
 
 

@@ -2,27 +2,28 @@
 
 import base64
 import contextlib
-import hashlib
 import http.server
 import json
 import os
 import pathlib
 import re
 import shutil
+import ssl
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Self
 
+import attrs
 import pytest
+from layouts import CONFIG, LAYER, MANIFEST, Json, layer_tar, sha256
 
 from graphdrivers.images.reference import Reference
 from graphdrivers.images.registry.connection import Connection, connect
-from graphdrivers.images.registry.credentials import Credentials
+from graphdrivers.images.registry.credentials import ANONYMOUS, Credentials
 from graphdrivers.images.registry.patience import Patience
-from layouts import CONFIG, LAYER, MANIFEST, Json, layer_tar, sha256
 
-USER, PASSWORD = "anna", "opensesame"  # noqa: S105 - of a registry that lives for one test
+USER, PASSWORD = "anna", "opensesame"
 BCRYPT = "$2b$04$7HKZMTG82ejyBcNELDFfuOY5Y/zQCs31NPid5QhgBZOpYKH7ZyhZK"
 
 QUICK = Patience(timeout=5, attempts=3, pause=0.01)
@@ -59,11 +60,16 @@ class Registry:
 
     def open_uploads(self) -> list[pathlib.Path]:
         """What was begun to be sent, and neither ended nor cancelled."""
-        return list(self.folder.glob("docker/registry/v2/repositories/**/_uploads/*"))
+        return list(self.folder.glob("docker/registry/v2/repositories/**/_uploads/*/data"))
 
-    def connect(self, name: str, credentials: Credentials = Credentials(), **more: Any) -> Connection:
+    def connect(self, name: str, credentials: Credentials = ANONYMOUS, **more: Any) -> Connection:
         """Connect to a repository."""
-        return connect(Reference.parse(f"{self.host}/{name}"), credentials=credentials, **{"patience": QUICK, **more})
+        return connect_to(self.host, name, credentials, **more)
+
+
+def connect_to(host: str, name: str, credentials: Credentials, **more: Any) -> Connection:
+    """Connect to a repository of a registry, without much patience."""
+    return connect(Reference.parse(f"{host}/{name}"), credentials=credentials, **{"patience": QUICK, **more})
 
 
 @contextlib.contextmanager
@@ -111,6 +117,20 @@ def htpasswd(folder: pathlib.Path) -> Json:
     return {"htpasswd": {"realm": "test", "path": os.fspath(folder / "htpasswd")}}
 
 
+@attrs.frozen
+class Seen:
+    """A request that came."""
+
+    command: str
+    path: str
+    headers: Mapping[str, str]
+
+    @property
+    def at(self) -> str:
+        """The path without its query."""
+        return self.path.partition("?")[0]
+
+
 class Request(http.server.BaseHTTPRequestHandler):
     """One request to a `Server`, with what answers it."""
 
@@ -119,11 +139,19 @@ class Request(http.server.BaseHTTPRequestHandler):
 
     def handle_one(self) -> None:
         """Note the request, and let the test's function answer."""
-        self.server.owner.seen.append(self)
-        self.at = self.path.partition("?")[0]
+        self.server.owner.seen.append(Seen(self.command, self.path, self.headers))
         self.server.owner.answer(self)
 
-    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = handle_one
+    def __getattr__(self, name: str) -> Callable[[], None]:
+        """Take every method."""
+        if name.startswith("do_"):
+            return self.handle_one
+        raise AttributeError(name)
+
+    @property
+    def at(self) -> str:
+        """The path without its query."""
+        return self.path.partition("?")[0]
 
     def reply(self, status: int, body: bytes = b"", **headers: str) -> None:
         """Send an answer; header names have ``_`` for ``-``."""
@@ -166,20 +194,26 @@ class _Listener(http.server.ThreadingHTTPServer):
 class Server:
     """An HTTP server on the loopback whose every answer comes from a function."""
 
-    def __init__(self, answer: Callable[[Request], None]) -> None:
-        """Listen at once."""
+    def __init__(self, answer: Callable[[Request], None], tls: ssl.SSLContext | None = None) -> None:
+        """Listen at once, with TLS if a context is given."""
         self.answer = answer
-        self.seen: list[Request] = []
+        self.seen: list[Seen] = []
         self._listener = _Listener(("127.0.0.1", 0), Request)
         self._listener.owner = self
+        if tls:
+            self._listener.socket = tls.wrap_socket(self._listener.socket, server_side=True)
         self.host = f"127.0.0.1:{self._listener.server_port}"
-        self.url = f"http://{self.host}"
+        self.url = f"{'https' if tls else 'http'}://{self.host}"
         self._thread = threading.Thread(target=self._listener.serve_forever, kwargs={"poll_interval": 0.01})
         self._thread.start()
 
-    def asked(self, method: str, ending: str) -> list[Request]:
+    def asked(self, method: str, ending: str) -> list[Seen]:
         """Give the requests of a method whose path ends so."""
         return [request for request in self.seen if request.command == method and request.at.endswith(ending)]
+
+    def connect(self, name: str, credentials: Credentials = ANONYMOUS, **more: Any) -> Connection:
+        """Connect to a repository."""
+        return connect_to(self.host, name, credentials, **more)
 
     def close(self) -> None:
         """Stop."""
@@ -187,7 +221,7 @@ class Server:
         self._listener.server_close()
         self._thread.join()
 
-    def __enter__(self) -> "Server":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -238,8 +272,3 @@ class Content:
 def basic(user: str, password: str) -> str:
     """Write a login as an ``Authorization``."""
     return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
-
-
-def digest_of(tar: bytes) -> str:
-    """Digest of bytes."""
-    return f"sha256:{hashlib.sha256(tar).hexdigest()}"

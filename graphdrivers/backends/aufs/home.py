@@ -226,7 +226,7 @@ class AufsDirs(LayerDirs):
 
     def _clear(self, layer: str, staging: str) -> None:
         """Move what has a layer's name, but its record, to where it will be deleted."""
-        quotas.release(self.path(layer))
+        quotas.release(os.path.join(self.home, STATE, layer))  # of what is no layer the name may be anything
         for folder in _FOLDERS:
             with contextlib.suppress(FileNotFoundError):
                 os.rename(os.path.join(self.home, folder, layer), os.path.join(staging, f"{folder}-{layer}"))

@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from http import HTTPStatus
 from types import MappingProxyType
 from typing import Self, TypeVar
-from urllib.parse import urljoin
 
 import attrs
 import requests
@@ -104,15 +103,16 @@ class Connection:
 
     def settle_scheme(self) -> None:
         """Find out whether https is spoken there, and go on with plain http if not."""
-        try:
-            self._session.request("GET", self.base)
-        except requests.RequestException:
-            plain = self.base.replace("https:", "http:", 1)
+        plain = self.base.replace("https:", "http:", 1)
+        for base in (self.base, plain):
             try:
-                self._session.request("GET", plain)
+                self._session.request("GET", base)
             except requests.RequestException as error:
-                raise refusals.unreachable(self.source, error, self.patience.timeout) from error
-            self.base = plain
+                failure = error
+            else:
+                self.base = base
+                return
+        raise refusals.unreachable(self.source, failure, self.patience.timeout) from failure
 
     def url(self, place: str) -> str:
         """Give the address of something in this repository (``blobs/sha256:...``)."""
@@ -124,9 +124,8 @@ class Connection:
         Raises:
             RegistryError: it may not.
         """
-        url = urljoin(sent_by, location)
         try:
-            return self._trust.admit(url, before=sent_by)
+            return self._trust.onward(location, sent_by)
         except requests.RequestException as error:
             raise refusals.unreachable(self.source, error, self.patience.timeout) from error
 

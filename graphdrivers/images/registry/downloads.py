@@ -12,7 +12,7 @@ import requests
 import urllib3.exceptions
 
 from graphdrivers import errors
-from graphdrivers.images.descriptors import Descriptor
+from graphdrivers.images.descriptors import DISTANT_LAYERS, Descriptor
 from graphdrivers.images.registry.connection import Connection
 
 if TYPE_CHECKING:
@@ -132,8 +132,8 @@ class BlobStream(io.RawIOBase):
 
     def _missing(self, error: errors.RegistryError) -> errors.BlobNotFound:
         reason = f"{self._what} is missing: {error.reason}"
-        if self._descriptor.urls:
-            reason += "; it is kept elsewhere, and such addresses are never followed"
+        if self._descriptor.media_type in DISTANT_LAYERS:
+            reason += "; such layers are often kept elsewhere, and those addresses are never asked"
         return errors.BlobNotFound(self._connection.source, reason)
 
     def _place(self, response: requests.Response) -> None:
@@ -182,5 +182,5 @@ def _read(response: requests.Response, size: int, *, more: bool) -> bytes:
     except (urllib3.exceptions.HTTPError, OSError) as error:
         raise requests.ConnectionError(error) from error
     if more and not piece:
-        raise requests.ConnectionError(OSError("it ended too early"))
+        raise requests.ConnectionError("it ended too early")
     return piece

@@ -83,7 +83,7 @@ def unreachable(source: str, error: Exception, timeout: float) -> errors.Registr
     elif isinstance(cause, OSError) and cause.strerror:
         reason = f"cannot be reached: {cause.strerror}"
     else:
-        reason = f"the connection failed: {type(error).__name__}"
+        reason = "the connection broke"
     return errors.RegistryError(source, reason)
 
 
@@ -94,14 +94,10 @@ def certificate_refused(error: Exception) -> bool:
 
 def _cause(error: BaseException) -> BaseException:
     """Find what the system said below the wrappings of requests and urllib3."""
-    found, seen = error, set[int]()
     following: BaseException | None = error
-    while following is not None and id(following) not in seen:
-        seen.add(id(following))
+    while following is not None:
         if isinstance(following, ssl.SSLError) or (isinstance(following, OSError) and following.strerror):
-            found = following
-        wrapped = getattr(following, "reason", None) or next(iter(following.args), None)
-        following = (
-            following.__cause__ or following.__context__ or (wrapped if isinstance(wrapped, BaseException) else None)
-        )
-    return found
+            return following
+        wrapped = (following.__cause__, getattr(following, "reason", None), *following.args)
+        following = next((inner for inner in wrapped if isinstance(inner, BaseException)), None)
+    return error

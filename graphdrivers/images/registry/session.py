@@ -15,7 +15,6 @@ import io
 from collections.abc import Mapping
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
-from urllib.parse import urljoin
 
 import requests
 import requests.adapters
@@ -74,14 +73,14 @@ class Session(requests.Session):
                     response.raw = io.BytesIO(read_limited(response, ANSWER_MAX))
                 return response
             response.close()
-            request = self._redirected(request, urljoin(_url(request), target))
+            request = self._redirected(request, target)
         raise AddressRefused(f"{shown(_url(request))!r} is the end of {HOPS_MAX} redirects, and leads further")
 
     def get_redirect_target(self, resp: requests.Response) -> None:
         """Hide redirects from requests, which would read their bodies, however long."""
 
-    def _redirected(self, request: requests.PreparedRequest, url: str) -> requests.PreparedRequest:
-        self._trust.admit(url, before=_url(request))
+    def _redirected(self, request: requests.PreparedRequest, location: str) -> requests.PreparedRequest:
+        url = self._trust.onward(location, _url(request))
         following = request.copy()
         if not same_origin(_url(request), url):
             following.headers.pop("Authorization", None)
@@ -96,6 +95,13 @@ class _Adapter(requests.adapters.HTTPAdapter):
         """Make the pools."""
         super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = {"http": urllib3.HTTPConnectionPool, "https": _QuietPool}
+
+    def close(self) -> None:
+        """Close idle connections now, not when their pools are collected; streams go on and close theirs."""
+        pools = [self.poolmanager.pools[key] for key in self.poolmanager.pools.keys()]  # noqa: SIM118 - no iterator
+        super().close()
+        for pool in pools:
+            pool.close()
 
 
 class _QuietPool(urllib3.HTTPSConnectionPool):

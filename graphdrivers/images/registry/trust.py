@@ -1,11 +1,14 @@
 """Which addresses a registry may send us to, and whether their certificates count."""
 
 import ipaddress
-from urllib.parse import SplitResult, urlsplit
+import re
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 import attrs
 import requests
+import urllib3
 
+_AMBIGUOUS = re.compile(r"[\\\s]")
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -31,6 +34,18 @@ class Trust:
     def verify(self, url: str) -> bool | str:
         """Give requests' ``verify`` for an address."""
         return False if self.lenient(url) else (self.ca_file or True)
+
+    def onward(self, location: str, sent_by: str) -> str:
+        """Return the address that a ``Location`` means, if it may be asked.
+
+        Raises:
+            AddressRefused: it may not.
+        """
+        try:
+            url = urljoin(sent_by, location)
+        except ValueError as error:
+            raise AddressRefused("an address that cannot be understood") from error
+        return self.admit(url, before=sent_by)
 
     def admit(self, url: str, *, before: str | None = None) -> str:
         """Return an address that may be asked.
@@ -76,11 +91,19 @@ def shown(url: str) -> str:
 
 
 def _split(url: str) -> SplitResult:
+    """Take an address apart; what connects (urllib3) must understand it as we do."""
     try:
         parts = urlsplit(url)
-        _ = parts.port
-    except ValueError as error:
-        raise AddressRefused(f"{url!r} is no address: {error}") from error
+        theirs = urllib3.util.parse_url(url)
+        same = (theirs.scheme, (theirs.host or "").strip("[]"), theirs.port) == (
+            parts.scheme,
+            parts.hostname or "",
+            parts.port,
+        )
+    except (ValueError, urllib3.exceptions.LocationParseError) as error:
+        raise AddressRefused("an address that cannot be understood") from error
+    if not same or not url.isascii() or not url.isprintable() or _AMBIGUOUS.search(url):
+        raise AddressRefused("an address that can be understood in two ways")
     return parts
 
 

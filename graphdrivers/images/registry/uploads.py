@@ -127,7 +127,11 @@ def _commit(connection: Connection, url: str, digest: Digest, body: bytes | None
 
 
 def _cancel(connection: Connection, url: str) -> None:
-    """Tell the registry to forget an upload; whether it does is its own affair."""
+    """Tell the registry to forget an upload.
+
+    Whether it does is its own affair: docker-registry refuses once it has part
+    of a body, and forgets it after a week. Nothing refers to it until then.
+    """
     with contextlib.suppress(requests.RequestException, errors.RegistryError):
         connection.send("DELETE", url, expect={HTTPStatus.NO_CONTENT, HTTPStatus.ACCEPTED}).close()
 

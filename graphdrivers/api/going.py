@@ -1,0 +1,50 @@
+"""Images on their way out of a store: to a file, a folder or a registry."""
+
+import functools
+from collections.abc import Mapping
+
+from graphdrivers.api.images import Image
+from graphdrivers.images import descriptors
+from graphdrivers.images.descriptors import Descriptor
+from graphdrivers.images.manifests import Manifest
+from graphdrivers.images.outgoing import OutgoingImage, OutgoingLayer
+from graphdrivers.model import DiffID, Digest
+from graphdrivers.store import images, tars
+from graphdrivers.store.images import BlobRecord
+from graphdrivers.store.ledger import Layer
+from graphdrivers.store.site import Site
+
+
+def outgoing(site: Site, image: Image) -> OutgoingImage:
+    """Describe an image for a destination; its layers are read when the destination asks for them."""
+    named = _named_blobs(image)
+    return OutgoingImage(
+        config=image.config.text,
+        layers=tuple(_layer(site, layer, named) for layer in image.layers),
+        names=image.names,
+        manifest=image.manifest,
+        manifest_type=image.manifest_type,
+    )
+
+
+def remember(site: Site, layers: Mapping[DiffID, Descriptor], repository: str) -> None:
+    """Keep as which blobs a registry has layers now: the next push finds them there."""
+    for diff_id, found in layers.items():
+        images.put_blob(site, BlobRecord(found.digest, diff_id, found.size, found.media_type, repository))
+
+
+def _layer(site: Site, layer: Layer, named: Mapping[str, Descriptor]) -> OutgoingLayer:
+    diff_id = layer.diff_id or DiffID("")
+    known = images.blobs_of(site, diff_id)
+    chosen = next((named[blob.digest] for blob in known if blob.digest in named), None)
+    if chosen is None and known:
+        chosen = Descriptor(known[0].media_type, Digest(known[0].digest), known[0].size)
+    return OutgoingLayer(diff_id, layer.tar_size or 0, functools.partial(tars.open_tar, site, layer), chosen)
+
+
+def _named_blobs(image: Image) -> dict[str, Descriptor]:
+    """Give the layers' descriptors in the manifest that the image came with, by digest."""
+    if image.manifest is None or image.manifest_type not in descriptors.MANIFESTS:
+        return {}
+    manifest = Manifest.parse(image.manifest, image.image_id, "the manifest it came with", image.manifest_type)
+    return {layer.digest: layer for layer in manifest.layers}
