@@ -252,6 +252,21 @@ def test_manifest_written_anew(tmp_path: pathlib.Path) -> None:
         assert "subject" not in fields
 
 
+def test_manifest_that_does_not_fit(tmp_path: pathlib.Path) -> None:
+    """A manifest of another configuration, or one that calls a plain layer compressed, is not written again."""
+    plain = Descriptor(LAYER, Digest(sha256(TOP)), len(TOP))
+    image = outgoing_image(TOP)
+    other = came(outgoing_image(TOP, comment="other"), plain)
+    misnamed = came(image, attrs.evolve(plain, media_type=LAYER + "+gzip"))
+    unnamed = attrs.evolve(came(image, plain), manifest_type="")
+    for at, given in enumerate((attrs.evolve(other, config=image.config), misnamed, unnamed)):
+        save_folder([given], tmp_path / str(at))
+        with open_image(tmp_path / str(at)) as found:
+            assert found.manifest != given.manifest
+            assert found.config.text == image.config
+            assert found.layers[0].media_type == LAYER
+
+
 @pytest.mark.parametrize("compression", ["gzip", "zstd"])
 def test_compressed_blobs(compression: str, tmp_path: pathlib.Path) -> None:
     """A compressed blob is the same in a tar and a folder, smaller, and says nothing of when it was made."""
