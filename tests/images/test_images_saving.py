@@ -122,16 +122,17 @@ def unnamed(path: pathlib.Path, image: OutgoingImage) -> str:
 def test_shared_once(save: Saver, tmp_path: pathlib.Path) -> None:
     """What images share is written once, and an image that is given twice is one with all names."""
     first = outgoing_image(BASE, BASE, names=("docker.io/library/app:1",))
-    again = attrs.evolve(first, names=("docker.io/library/app:1", "docker.io/library/app:2"))
+    again = attrs.evolve(first, names=("docker.io/library/app:2",))
     save([first, outgoing_image(BASE, comment="other"), again], tmp_path / "saved")
     if (tmp_path / "saved").is_dir():
         sizes = [path.stat().st_size for path in (tmp_path / "saved").rglob("*") if path.is_file()]
     else:
         sizes = [len(content) for content in members(tmp_path / "saved").values() if content is not None]
     assert len([size for size in sizes if size > 1 << 20]) == 1
-    with open_image(tmp_path / "saved", reference="app:2") as found:
-        assert len(found.names) in {2, 4}
-        assert found.config.text == first.config
+    for name in ("app:1", "app:2"):
+        with open_image(tmp_path / "saved", reference=name) as found:
+            assert len(found.names) in {2, 4}
+            assert found.config.text == first.config
 
 
 @every_tar
