@@ -154,6 +154,13 @@ def test_odd_base(fields: dict[str, Any]) -> None:
         derived(base(**fields), [], created=NOON, changes=changes)
 
 
+@pytest.mark.parametrize("change", ["CMD x", "USER x", "VOLUME /x"])
+def test_base_in_other_letters(change: str) -> None:
+    """A field that the base spells in other letters would be there twice to readers that fold case: refused."""
+    with pytest.raises(errors.InvalidManifest, match="differ only in case"):
+        derived(base(config={"cmd": ["old"], "USER": "old", "volumes": {}}), [], created=NOON, changes=[change])
+
+
 def test_too_large() -> None:
     """A configuration that nobody would read is not made."""
     with pytest.raises(errors.InvalidManifest, match="is the limit"):
