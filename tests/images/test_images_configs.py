@@ -323,6 +323,12 @@ def test_words_of_anything(text: str) -> None:
         assert words == split(text) == text.split()
 
 
+def test_split_after_expansion() -> None:
+    """Blanks in quotes and behind a backslash belong to a word; those of a variable separate, unless it is quoted."""
+    found = expand_words("""'a b' "c $V" d\\ e $V x$V""", {"V": "1 2"})
+    assert found == ["a b", "c 1 2", "d e", "1", "2", "x1", "2"]
+
+
 def test_history_rows() -> None:
     """Layers and sizes go to the steps that made something, in order."""
     config = base(ONE, TWO, history=[{"created": "x", "created_by": "a"}, {"empty_layer": True}, {"comment": "c"}])
