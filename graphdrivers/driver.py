@@ -143,6 +143,8 @@ class Driver(abc.ABC):
 
         Raises:
             LayerSealed: a sealed layer is asked for without ``view``.
+            NotSupported: the layer's size is limited, and the limit cannot be enforced any more.
+            OSError: ``EDQUOT``, a limited layer is too full to be mounted; it can be read, sealed and removed.
         """
 
     @abc.abstractmethod
@@ -172,6 +174,8 @@ class Driver(abc.ABC):
         Raises:
             LayerSealed, LayerInUse: not writable now.
             ArchiveError: the tar is refused; the error names the member.
+            OSError: there is no room for it, or not within the layer's size; ``LimitExceeded`` where that
+                shows beforehand.
         """
 
     @abc.abstractmethod

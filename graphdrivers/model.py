@@ -132,7 +132,12 @@ class LayerSpec:
     """What a new layer is asked to be, beyond its name and parent."""
 
     size: int | None = None
-    """Upper limit of the layer's own content in bytes; needs the ``quota`` capability."""
+    """Upper limit of the layer's own content in bytes; needs the ``quota`` capability.
+
+    Counted is what the layer takes on disk beyond its parents, the file system's own blocks for directories and
+    whatever an unfinished change needs included; the limit is rounded up as the file system does. Who passes it
+    gets ``EDQUOT`` or ``ENOSPC``. It is neither changed by sealing nor handed on to children.
+    """
 
 
 @attrs.frozen

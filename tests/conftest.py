@@ -1,6 +1,12 @@
 """What holds for all tests, however they are started."""
 
+import os
+import pathlib
 import signal
+import subprocess
+from collections.abc import Iterator
+
+import pytest
 
 
 def pytest_configure() -> None:
@@ -10,3 +16,22 @@ def pytest_configure() -> None:
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(params=["xfs", "ext4"])
+def limited(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Give an empty file system on which limits of projects hold; tests of the second kernel see that there is one."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    image, place = tmp_path / "image", tmp_path / request.param
+    place.mkdir()
+    image.touch()
+    os.truncate(image, 400 << 20)
+    features = ["-O", "quota,project"] if request.param == "ext4" else []
+    subprocess.run([f"mkfs.{request.param}", "-q", *features, image], check=True, capture_output=True)
+    mounted = subprocess.run(["mount", "-o", "loop,prjquota", image, place], check=False, capture_output=True)
+    image.unlink()
+    if mounted.returncode:
+        pytest.skip("needs loop devices, and a kernel with project quotas")
+    yield place
+    subprocess.run(["umount", "--lazy", place], check=True)

@@ -7,7 +7,7 @@ import pytest
 
 import graphdrivers
 
-PUBLIC = ["Driver", "list_drivers", "load_driver"]
+PUBLIC = ["Container", "Driver", "Image", "Store", "list_drivers", "load_driver", "open_store"]
 
 
 def test_names_are_these() -> None:

@@ -105,6 +105,7 @@ class _Apply:
         self._layered = target.lower is not None
         self._made = None if self._layered or _is_empty(target.root) else PathSet()
         self._tree = MergedTree(self.places, self._attributes, target.lower, self._made, recorder, limits=limits)
+        self._relied = self._tree.relied
         self._hiding = Hiding(self._tree, self._attributes, target.dialect, layered=self._layered)
         self._room = limits.size if limits.size is not None else filesystems.free_bytes(target.root)
         self._skipped = 0
@@ -168,16 +169,23 @@ class _Apply:
             return
         place = self.places.get(head)
         if place is None:
-            place = self._tree.parent(head)
+            place = self._parent(head)
             name = place.child(base)
-            if place.path.startswith(whiteouts.PSEUDO_LINKS) and head != whiteouts.PSEUDO_LINKS:
-                raise errors.UnsafePath("a symbolic link leads to where aufs keeps linked files")
         if regular:
             self._regular(entry, place, base, name)
         else:
             self._handlers[entry.kind](entry, place, base)
         if self._made is not None:
             self._made.add(name)
+        if self._relied and name in self._relied:  # it is in the place of a link that earlier names went through
+            self._tree.forget_names()
+
+    def _parent(self, head: bytes) -> Place:
+        """Find or make a directory that is not open, or is not where its name says."""
+        place = self._tree.parent(head)
+        if place.path.startswith(whiteouts.PSEUDO_LINKS) and head != whiteouts.PSEUDO_LINKS:
+            raise errors.UnsafePath("a symbolic link leads to where aufs keeps linked files")
+        return place
 
     def _marker(self, name: bytes, kind: bytes) -> bool:
         """Carry out a whiteout member, whatever its kind; False for a member to unpack.

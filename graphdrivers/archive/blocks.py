@@ -17,11 +17,11 @@ class Recorder(Protocol):
     def literal(self, piece: bytes | memoryview) -> None:
         """Keep bytes as they are; the piece may be forgotten on return."""
 
-    def content(self, path: bytes, offset: int, length: int) -> None:
-        """Note that the next bytes are those of a file that was written."""
+    def content(self, path: bytes, offset: int, piece: memoryview) -> None:
+        """Note that the next bytes, ``piece``, are those of a file that was written; it may be forgotten on return."""
 
     noted: list[tuple[int, int, bytes, int]]
-    """Files given whole, in order: literal bytes of the present chunk from, to; then a path and its length.
+    """Files given whole, in order: literal bytes of the present chunk from, to; a path, its length; content follows.
 
     The same as `literal` and `content` for each, but without a call per file.
     """
@@ -86,7 +86,7 @@ class BlockStream:
         stop = min(start + size, self.end)
         if path is not None and self.recorder is not None:
             self.flush()
-            self.recorder.content(path, offset, stop - start)
+            self.recorder.content(path, offset, self.view[start:stop])
             self.mark = stop
         self.position = stop
         return self.view[start:stop]

@@ -18,7 +18,7 @@ class Digester:
     """Compute the sha256 of a stream in its own thread.
 
     Chunks are handed over some megabytes at a time: each hand-over makes two
-    threads compete for the GIL.
+    threads compete for the GIL. A stream shorter than that needs no thread.
     """
 
     def __init__(self) -> None:
@@ -39,9 +39,12 @@ class Digester:
             self._hand_over()
 
     def close(self) -> str:
-        """Wait for the thread and return the digest, ``sha256:`` and 64 hex digits."""
-        self._hand_over()
-        self._pump.close()
+        """Wait for what is still hashed and return the digest, ``sha256:`` and 64 hex digits."""
+        if self.size == self._bytes:  # nothing was handed over yet
+            self._update(self._waiting)
+        else:
+            self._hand_over()
+            self._pump.close()
         return "sha256:" + self._hash.hexdigest()
 
     def abort(self) -> None:

@@ -1,13 +1,21 @@
-"""Give back the identical tar from a header record and the files that were unpacked."""
+"""Give back the identical tar from a header record and the files that were unpacked.
 
+Each stretch of content is verified on its way with the record's checksum, so a
+file that changed is named; with `Damages` all of them are, in one pass.
+"""
+
+import enum
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from typing import BinaryIO, cast
 
+import attrs
+from isal.isal_zlib import crc32
+
 from graphdrivers import errors
-from graphdrivers.archive.headers import FOOTER, FRAME, MAGIC, REGION, SPILL
-from graphdrivers.archive.segments import PIECE, ByteRange, Segment, damaged
+from graphdrivers.archive.headers import FOOTER, FRAME, MAGIC, NUMBER, REGION, SPILL
+from graphdrivers.archive.segments import PIECE, ByteRange, Segment, check_magic, damaged
 from graphdrivers.archive.stream import ChunkStream
 
 _Spills = dict[bytes, deque[tuple[int, int, int]]]
@@ -19,23 +27,58 @@ OpenFile = Callable[[bytes], int]
 _BATCH = 256 << 10
 _PATH_MAX = 1 << 20
 _LITERAL_MAX = 1 << 24
+_GROUP_MAX = 1 << 20
+_ZEROS = bytes(PIECE)
 
 
-def restore(record: BinaryIO, open_file: OpenFile) -> BinaryIO:
-    """Stream the tar that ``record`` was made from.
+class DamageKind(enum.StrEnum):
+    """What is wrong with a file whose content is needed; each value completes "the file ..."."""
 
-    Whether it is identical is for the caller to verify, with the DiffID and
-    `digests.VerifiedReader`: a file that changed in place is not noticed here.
+    MISSING = "cannot be opened"
+    UNREADABLE = "cannot be read"
+    SHORT = "is shorter than it was"
+    CHANGED = "has other content than was unpacked"
+
+
+@attrs.frozen
+class Damage:
+    """One file of a layer that does not hold what its tar brought."""
+
+    path: bytes
+    """As the layer's tree has it."""
+    kind: DamageKind
+    offset: int
+    """Where it begins, in bytes: of what is missing, or of the stretch (up to the whole file) that changed."""
+    reason: str = ""
+    """What the system said, where it said something."""
+
+
+Damages = Callable[[Damage], object]
+"""Told of every damaged file once, at its first damage; raise from it to stop."""
+
+
+def restore(record: BinaryIO, open_file: OpenFile, damages: Damages | None = None) -> BinaryIO:
+    """Stream the tar that ``record`` was made from, verifying the files' content on the way.
+
+    The whole of a stretch of content that fails is never given. The literal
+    bytes are as good as zstd's checksums; proof that all is identical is only the
+    DiffID, with `digests.VerifiedReader`.
 
     Args:
         record: a complete record, seekable; used until the stream is closed, and left open.
-        open_file: gives the files' content.
+        open_file: gives the files' content. It is for the caller to open
+            nothing but regular files, and to follow no links.
+        damages: with it the stream goes on behind damaged files, of the right
+            length but not identical: it has zeros for what cannot be read, and
+            changed content as it is.
 
     Raises:
-        ArchiveError: while reading: the record is damaged, or a file is
-            missing or shorter than it was; the error names it.
+        ArchiveError: while reading: the record is damaged, or (without
+            ``damages``) a file is missing, shorter than it was, unreadable or
+            changed; the error names it.
     """
-    return cast("BinaryIO", ChunkStream(_batched(_tar(record, open_file)), lambda: None))
+    content = _Content(record, open_file, damages or _refuse)
+    return cast("BinaryIO", ChunkStream(_batched(_tar(record, content)), content.close))
 
 
 def _batched(pieces: Iterator[bytes]) -> Generator[bytes]:
@@ -56,53 +99,69 @@ def _batched(pieces: Iterator[bytes]) -> Generator[bytes]:
         yield bytes(batch)
 
 
-def _tar(record: BinaryIO, open_file: OpenFile) -> Iterator[bytes]:
+def _tar(record: BinaryIO, content: "_Content") -> Iterator[bytes]:
     """Walk through the frames of the tar segments, and read each content from where it is now."""
-    spills, sections = _index(record)
-    content = _Content(record, open_file, spills)
+    content.spills, sections = _index(record)
     number = 0
-    try:
-        for start, end in sections:
-            segment = Segment(record, start, end)
-            while head := segment.read(FRAME.size, at_end=True):
-                literal, path_length, offset, length = FRAME.unpack(head)
-                if literal > _LITERAL_MAX or path_length > _PATH_MAX:
-                    raise damaged()
-                path = segment.read(path_length)
-                if b"\0" in path or (length and not path):
-                    raise damaged()
-                yield segment.read(literal)
-                if length:
-                    yield from content.read(path, number, offset, length)
-                number += 1
-        content.finish()
-    finally:
-        content.close()
+    for start, end in sections:
+        segment = Segment(record, start, end)
+        for checksum in _checksums(segment):
+            literal, path_length, offset, length = FRAME.unpack(segment.read(FRAME.size))
+            if literal > _LITERAL_MAX or path_length > _PATH_MAX:
+                raise damaged()
+            path = segment.read(path_length)
+            if b"\0" in path or (length and not path):
+                raise damaged()
+            yield segment.read(literal)
+            if length:
+                yield from content.read(path, number, (offset, length), checksum)
+            number += 1
+    content.finish()
+
+
+def _checksums(segment: Segment) -> Iterator[int]:
+    """Give the checksum of each frame of a tar segment, just before the frame is to be read."""
+    while number := segment.read(NUMBER.size, at_end=True):
+        (count,) = NUMBER.unpack(number)
+        if count > _GROUP_MAX:
+            raise damaged()
+        sums = segment.read(count * NUMBER.size)
+        yield from (checksum for (checksum,) in NUMBER.iter_unpack(sums))
 
 
 class _Content:
     """The files' content, wherever it is: in the tree, or spilled into the record."""
 
-    def __init__(self, record: BinaryIO, open_file: OpenFile, spills: _Spills) -> None:
+    def __init__(self, record: BinaryIO, open_file: OpenFile, damages: Damages) -> None:
         """Open nothing yet."""
+        self.spills: _Spills = {}
         self._record = record
         self._open_file = open_file
-        self._spills = spills
+        self._damages = damages
+        self._told: set[bytes] = set()
         self._path: bytes | None = None
         self._fd = -1
         self._spill: _Spill | None = None
 
-    def read(self, path: bytes, number: int, offset: int, length: int) -> Iterator[bytes]:
-        """Give a stretch of what ``path`` held at frame ``number``."""
-        spills = self._spills.get(path)
+    def read(self, path: bytes, number: int, place: tuple[int, int], checksum: int) -> Iterator[bytes]:
+        """Give a stretch (offset, length) of what ``path`` held at frame ``number``; judge it before its last piece."""
+        spills = self.spills.get(path)
         while spills and spills[0][0] <= number:
             spills.popleft()
             self._path = None
         if path != self._path:
             self._open(path, spills[0] if spills else None)
-        if self._spill is not None:
-            return self._spill.read(offset, length)
-        return self._from_file(offset, length)
+        offset, left = place
+        pieces = self._from_file(path, *place) if self._spill is None else self._spill.read(*place)
+        found = 0
+        for piece in pieces:
+            found = crc32(piece, found)
+            left -= len(piece)
+            if not left and found != checksum:
+                if self._spill is not None:
+                    raise damaged()
+                self._tell(path, DamageKind.CHANGED, offset)
+            yield piece
 
     def finish(self) -> None:
         """Let go of the present content; verify it to its end where it was spilled."""
@@ -126,16 +185,33 @@ class _Content:
         try:
             self._fd = self._open_file(path)
         except OSError as error:
-            raise _lost(path, "cannot be opened") from error
+            self._tell(path, DamageKind.MISSING, 0, error)
 
-    def _from_file(self, offset: int, length: int) -> Iterator[bytes]:
+    def _from_file(self, path: bytes, offset: int, length: int) -> Iterator[bytes]:
+        """Read from the file; zeros where it has nothing."""
         end = offset + length
         while offset < end:
-            piece = os.pread(self._fd, min(PIECE, end - offset), offset)
+            size = min(PIECE, end - offset)
+            piece = b"" if self._fd < 0 else self._from_disk(path, offset, size)
             if not piece:
-                raise _lost(self._path or b"", "is shorter than it was")
+                self._tell(path, DamageKind.SHORT, offset)
+                piece = _ZEROS[:size]
             yield piece
             offset += len(piece)
+
+    def _from_disk(self, path: bytes, offset: int, size: int) -> bytes:
+        """Read a piece; a bad block costs the rest of it, and the pieces behind it are tried again."""
+        try:
+            return os.pread(self._fd, size, offset)
+        except OSError as error:
+            self._tell(path, DamageKind.UNREADABLE, offset, error)
+            return _ZEROS[:size]
+
+    def _tell(self, path: bytes, kind: DamageKind, offset: int, error: OSError | None = None) -> None:
+        """Tell of a file's first damage."""
+        if path not in self._told:
+            self._told.add(path)
+            self._damages(Damage(path, kind, offset, "" if error is None else os.strerror(error.errno or 0).lower()))
 
 
 class _Spill:
@@ -185,7 +261,8 @@ def _index(record: BinaryIO) -> tuple[_Spills, list[tuple[int, int]]]:
     """Read the list of spills; return them by path, and the tar segments around them as (start, end)."""
     size = record.seek(0, os.SEEK_END)
     footer = ByteRange(record, max(0, size - FOOTER.size), size).read(FOOTER.size)
-    if len(footer) < FOOTER.size or ByteRange(record, 0, len(MAGIC)).read(len(MAGIC)) != MAGIC:
+    check_magic(ByteRange(record, 0, len(MAGIC)).read(len(MAGIC)), MAGIC)
+    if len(footer) < FOOTER.size:
         raise damaged()
     index, magic = FOOTER.unpack(footer)
     if magic != MAGIC or not len(MAGIC) <= index <= size - FOOTER.size:
@@ -204,7 +281,10 @@ def _index(record: BinaryIO) -> tuple[_Spills, list[tuple[int, int]]]:
     return spills, [*sections, (position, index)]
 
 
-def _lost(path: bytes, reason: str) -> errors.ArchiveError:
-    return errors.ArchiveError(
-        f"the identical tar cannot be given back: the layer's file {reason}", member=os.fsdecode(path)
+def _refuse(damage: Damage) -> None:
+    """Stop at the first damage."""
+    reason = f" ({damage.reason})" if damage.reason else ""
+    raise errors.ArchiveError(
+        f"the identical tar cannot be given back: the layer's file {damage.kind}{reason}",
+        member=os.fsdecode(damage.path),
     )

@@ -16,6 +16,22 @@ def damaged() -> errors.ArchiveError:
     return errors.ArchiveError("the header record is damaged: the identical tar cannot be given back")
 
 
+def check_magic(found: bytes, magic: bytes) -> None:
+    """Refuse a record whose first bytes are not ``magic``, the last of which is the version that is read here.
+
+    Raises:
+        ArchiveError: it is of another version, or no record.
+    """
+    if found == magic:
+        return
+    if found[:-1] != magic[:-1] or len(found) != len(magic):
+        raise damaged()
+    raise errors.ArchiveError(
+        f"the header record has version {found[-1]}, and {magic[-1]} is read here: "
+        "give the layer's tar once more, from where it came, and keep a new record"
+    )
+
+
 class ByteRange:
     """A part of the record as a stream; others may be read meanwhile."""
 

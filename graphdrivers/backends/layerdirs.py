@@ -6,6 +6,7 @@ Layout::
     HOME/layers/NAME/           one layer
         layer.json              its parent and all ancestors, nearest first
         sealed                  there when the layer is sealed
+        limit                   how many bytes it may take, if that is limited: see ``quotas``
         touched                 there when a writable mount was planned since the last settle
         ...                     the driver's own files
     HOME/tmp/                   what is being made or deleted
@@ -25,10 +26,12 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
+from typing import ClassVar
 
 import attrs
 
 from graphdrivers import errors
+from graphdrivers.backends import quotas
 from graphdrivers.linux import durable, mountinfo, trees
 from graphdrivers.model import LayerRecord, validate_layer_name
 
@@ -92,6 +95,9 @@ def describe_home(home: str, driver: str, options: Mapping[str, str], *, lasting
 
 class LayerDirs:
     """The layers of one home. Every verb reads the disk: other processes work here too."""
+
+    made_as: ClassVar[tuple[str, ...]] = (quotas.TRIAL,)
+    """Names that the folder of a layer in the making has in a folder of ``tmp``."""
 
     def __init__(self, home: str, driver: str, options: Mapping[str, str]) -> None:
         """Open a home, making it (mode 0700 whatever the umask) where it is missing.
@@ -173,9 +179,10 @@ class LayerDirs:
         Raises:
             LayerExists: another process was faster.
         """
-        with durable.Staging(self._tmp) as staging:
-            made = os.path.join(staging.path, "layer")
+        with durable.Staging(self._tmp) as staging, contextlib.ExitStack() as undo:
+            made = os.path.join(staging.path, quotas.TRIAL)
             os.mkdir(made, 0o700)
+            undo.callback(quotas.release, made)  # nothing to be done any more once it is renamed
             yield made
             text = json.dumps({"version": VERSION, "parent": ancestry.parent, "ancestors": ancestry.ancestors})
             with open(os.path.join(made, "layer.json"), "w", encoding="ascii") as file:
@@ -258,12 +265,15 @@ class LayerDirs:
 
     def remove(self, layer: str) -> None:
         """Delete a layer: one rename, then its files. Idempotent; needs no room on the disk."""
+        quotas.release(self.path(layer))
         with durable.discarding(self.path(layer), self._tmp):
             pass  # out of sight; the deletion follows
 
     def sweep(self) -> None:
         """Delete what dead processes left in ``tmp``."""
         for name in durable.Staging.leftovers(self._tmp):
+            for made in self.made_as:
+                quotas.release(os.path.join(self._tmp, name, made))
             delete(self._tmp, name)
 
 

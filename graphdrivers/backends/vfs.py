@@ -24,7 +24,7 @@ from graphdrivers.archive.apply import Target, apply
 from graphdrivers.archive.entries import Node
 from graphdrivers.archive.equality import Proof
 from graphdrivers.archive.whiteouts import PLAIN, PLAIN_RECORDED
-from graphdrivers.backends import abilities, baseline, layerdirs, recording, remembering, reserved, roots
+from graphdrivers.backends import abilities, baseline, layerdirs, quotas, recording, remembering, reserved, roots
 from graphdrivers.linux import copying
 from graphdrivers.model import Applied, LayerRecord, LayerSpec, Limits, Mount, Progress, Support
 from graphdrivers.naivediff import NaiveDiff
@@ -62,6 +62,7 @@ class VfsDriver(NaiveDiff):
         with abilities.scratch(cls.name, home) as folder:
             found = abilities.tried(folder)
             views = abilities.views_are_readonly(folder)
+            limits = _limits_refused_in(folder) is None
         recorded = recording.records_owners(cls.name, home, found, lasting)
         capabilities = attrs.evolve(
             found,
@@ -72,6 +73,7 @@ class VfsDriver(NaiveDiff):
             rename_directories=True,
             hard_links_across_layers=True,
             stable_inodes=True,
+            quota=limits,
         )
         how = "shared blocks (FICLONE)" if found.reflink else "copied blocks"
         notes = ["each layer holds a copy of its parent's whole tree"]
@@ -83,15 +85,22 @@ class VfsDriver(NaiveDiff):
     def create(self, layer: str, parent: str | None = None, spec: LayerSpec = LayerSpec()) -> None:
         """Copy the parent's tree."""
         ancestry = self._dirs.check_new(layer, parent, None)
-        if spec.size is not None:
-            raise errors.NotSupported(self.name, "it cannot limit the size of a layer", "create it without a size")
+        can = self.support.capabilities
+        quotas.check(self.name, spec.size, claimed=can.quota, tried=self._limits_refused)
         with self._dirs.making(layer, ancestry) as folder:
             root = os.path.join(folder, _ROOT)
             if parent is None:
-                roots.make_root(root, ownership=self.support.capabilities.ownership, dialect=self._dialect)
+                roots.make_root(root, ownership=can.ownership, dialect=self._dialect)
             else:
                 layerdirs.make_private(root)
+            if spec.size is not None:
+                quotas.cover(self.name, folder, root)
+            if parent is not None:
                 _copy(self._dirs.path(parent, _ROOT), root, os.path.join(folder, _BASELINE))
+            if spec.size is not None:
+                # The parent's content is no content of this layer's own; the layer may add as much as was asked for.
+                copied = quotas.used(folder) if parent is not None else 0
+                quotas.limit(self.name, folder, copied + spec.size, root)
 
     def seal(self, layer: str) -> None:
         """Set a mark file; a plain directory cannot be kept from changing by itself."""
@@ -109,6 +118,7 @@ class VfsDriver(NaiveDiff):
             return (Mount("bind", self._dirs.path(layer, _ROOT), readonly=self.support.capabilities.readonly_views),)
         self._dirs.writable(layer)
         self._dirs.touch(layer)
+        quotas.keep(self.name, self._dirs.path(layer), self._dirs.path(layer, _ROOT))
         return (Mount("bind", self._dirs.path(layer, _ROOT)),)
 
     def apply(
@@ -123,6 +133,7 @@ class VfsDriver(NaiveDiff):
         """Unpack over the copied tree; deletions delete."""
         self._dirs.writable(layer)
         self._dirs.refuse_mounted(layer, _ROOT)
+        quotas.keep(self.name, self._dirs.path(layer), self._dirs.path(layer, _ROOT))
         with layerdirs.directory(self._dirs.path(layer, _ROOT)) as root:
             target = Target(root, self._dialect, None, self.support.capabilities)
             return apply(tar, target, headers=headers, limits=limits, progress=progress)
@@ -162,6 +173,10 @@ class VfsDriver(NaiveDiff):
         if aside:
             raise errors.ReservedNameError(layer, aside)
 
+    def _limits_refused(self) -> quotas.Refusal | None:
+        with abilities.scratch(self.name, self.home) as folder:
+            return _limits_refused_in(folder)
+
     def record(self, layer: str) -> LayerRecord:
         """Read one ``layer.json``; see `naivediff.NaiveDiff.record`."""
         return LayerRecord(layer, self._dirs.read(layer).parent, self._dirs.is_sealed(layer))
@@ -180,6 +195,10 @@ class VfsDriver(NaiveDiff):
 def _refuse_options(options: Mapping[str, str]) -> None:
     for key in options:
         raise errors.InvalidOption(NAME, key, "it is unknown; this driver has none")
+
+
+def _limits_refused_in(folder: str) -> quotas.Refusal | None:
+    return quotas.refused(NAME, folder, lambda _layer, tree: layerdirs.directory(tree))
 
 
 def _copy(parent: str, root: str, record: str) -> None:

@@ -14,7 +14,7 @@ import attrs
 from graphdrivers import errors, loading
 from graphdrivers.cli import output
 from graphdrivers.driver import Driver
-from graphdrivers.linux import durable, filesystems, mountinfo, namespaces, probe
+from graphdrivers.linux import durable, filesystems, mountinfo, namespaces, probe, quota
 
 LITTLE = 1 << 30
 """Free bytes below which a file system counts as nearly full."""
@@ -119,12 +119,20 @@ def _features(folder: str) -> tuple[list[str], str]:
                 "user xattrs": filesystems.supports_xattr(descriptor, "user"),
                 "trusted xattrs": filesystems.supports_xattr(descriptor, "trusted"),
                 "reflinks": filesystems.supports_reflink(descriptor),
+                "project quotas": _enforces_limits(scratch),
             }
         finally:
             os.close(descriptor)
         types = _gives_types(scratch)
     features = [name if works else f"no {name}" for name, works in tried.items()]
     return features, "" if types else "file types in directory listings (d_type; on xfs: ftype=1)"
+
+
+def _enforces_limits(scratch: str) -> bool:
+    """Tell whether a driver may limit the size of layers; a sandbox may forbid to ask."""
+    with contextlib.suppress(OSError):
+        return quota.is_enforced(scratch)
+    return False
 
 
 def _gives_types(scratch: str) -> bool:

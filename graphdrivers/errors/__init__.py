@@ -11,10 +11,10 @@ Catch ``GraphDriverError`` for everything but failed system calls; those are
     ├── DriverNotFound               no such driver, or its package fails to import
     ├── DriverConflict               two distributions offer the same name
     ├── PriorDriverState             the home holds another driver's (or two drivers') layers
-    ├── InvalidName, InvalidOption, InvalidDeviation
+    ├── InvalidName, InvalidOption, InvalidDeviation, InvalidRunOption
     ├── LayerError
     │   └── LayerNotFound, LayerExists, LayerInUse, LayerSealed, LayerNotSealed,
-    │       LayerHasChildren, ChainTooDeep, ReservedNameError
+    │       LayerHasChildren, LayerOwned, ChainTooDeep, ReservedNameError
     ├── ArchiveError
     │   ├── MalformedArchive         not a tar, truncated, or a lying field
     │   ├── UnsafePath               a name that climbs out of the layer
@@ -24,9 +24,11 @@ Catch ``GraphDriverError`` for everything but failed system calls; those are
     ├── DigestMismatch
     ├── StoreError
     │   └── LockTimeout, StoreCorrupt, StoreVersion
+    ├── ObjectNotFound               no container, image or layer of a name
     ├── ImageError
     │   └── InvalidReference, InvalidManifest, BlobNotFound, RegistryError, AuthenticationFailed,
-    │       ImageNotFound, ImageInUse, AmbiguousName
+    │       ImageNotFound, ImageInUse, AmbiguousName, UserNotFound,
+    │       InvalidChange
     └── ContainerError
         └── ContainerNotFound, ContainerExists, ContainerInUse, CheckpointNotFound,
             CheckpointExists, InvalidContainerName
@@ -59,6 +61,7 @@ from graphdrivers.errors.drivers import (
     InvalidDeviation,
     InvalidName,
     InvalidOption,
+    InvalidRunOption,
     NotSupported,
     PrerequisiteMissing,
     PriorDriverState,
@@ -71,6 +74,7 @@ from graphdrivers.errors.layers import (
     LayerInUse,
     LayerNotFound,
     LayerNotSealed,
+    LayerOwned,
     LayerSealed,
     ReservedNameError,
 )
@@ -87,14 +91,17 @@ from graphdrivers.errors.stores import (
     ImageError,
     ImageInUse,
     ImageNotFound,
+    InvalidChange,
     InvalidContainerName,
     InvalidManifest,
     InvalidReference,
     LockTimeout,
+    ObjectNotFound,
     RegistryError,
     StoreCorrupt,
     StoreError,
     StoreVersion,
+    UserNotFound,
 )
 
 __all__ = [
@@ -119,23 +126,27 @@ __all__ = [
     "ImageInUse",
     "ImageNotFound",
     "IncompatibleFilesystem",
+    "InvalidChange",
     "InvalidContainerName",
     "InvalidDeviation",
     "InvalidManifest",
     "InvalidName",
     "InvalidOption",
     "InvalidReference",
+    "InvalidRunOption",
     "LayerError",
     "LayerExists",
     "LayerHasChildren",
     "LayerInUse",
     "LayerNotFound",
     "LayerNotSealed",
+    "LayerOwned",
     "LayerSealed",
     "LimitExceeded",
     "LockTimeout",
     "MalformedArchive",
     "NotSupported",
+    "ObjectNotFound",
     "PrerequisiteMissing",
     "PriorDriverState",
     "RegistryError",
@@ -146,4 +157,5 @@ __all__ = [
     "SyscallError",
     "UnsafePath",
     "UnsupportedEntry",
+    "UserNotFound",
 ]

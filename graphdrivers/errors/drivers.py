@@ -124,3 +124,15 @@ class InvalidDeviation(GraphDriverError):
     template: ClassVar[str] = "invalid deviation {check!r}: {reason}"
     remedy: ClassVar[str] = "its driver has to give FILE::FUNCTION, a reason, and a link to where it is explained"
     exit_code: ClassVar[int] = 22
+
+
+@attrs.define(eq=False)
+class InvalidRunOption(GraphDriverError):
+    """What was asked of a container's runtime configuration is impossible."""
+
+    option: str
+    reason: str
+
+    template: ClassVar[str] = "{option}: {reason}"
+    remedy: ClassVar[str] = "correct it and ask again; nothing was written"
+    exit_code: ClassVar[int] = 23

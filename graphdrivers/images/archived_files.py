@@ -103,6 +103,11 @@ class TarFiles:
         section = Section(self._tar.fileno(), member.offset, member.size)
         return io.BufferedReader(section, BUFFER), member.size
 
+    def whole(self) -> BinaryIO:
+        """Give the tar itself, from its beginning. It is the caller's from now on; nothing else here may be used."""
+        self._tar.seek(0)
+        return self._tar
+
     def close(self) -> None:
         """Close the tar."""
         self._tar.close()

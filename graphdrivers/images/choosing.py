@@ -80,6 +80,7 @@ class Chooser:
             names=names,
             manifest=found.manifest.text,
             manifest_digest=found.descriptor.digest,
+            manifest_type=found.descriptor.media_type,
             config_digest=found.manifest.config.digest,
             config=found.config,
             layers=tuple(ImageLayer(blob.digest, blob.size, blob.media_type, diff_id) for blob, diff_id in layers),

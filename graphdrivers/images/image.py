@@ -35,6 +35,8 @@ class Image:
     manifest: bytes | None
     """The manifest's bytes; ``None`` in a ``docker save`` archive without one."""
     manifest_digest: Digest | None
+    manifest_type: str = ""
+    """The media type of ``manifest``."""
     config_digest: Digest
     """The image's ID."""
     config: ImageConfig

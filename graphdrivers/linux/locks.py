@@ -26,16 +26,21 @@ class FileLock:
     Source: fcntl(2), heading *Open file description locks*.
     """
 
-    def __init__(self, path: str, *, shared: bool = False, timeout: float | None = None) -> None:
+    def __init__(
+        self, path: str, *, shared: bool = False, timeout: float | None = None, slot: int | None = None
+    ) -> None:
         """Remember what to lock; nothing is opened yet.
 
         Args:
             path: the lock file; its directory exists.
             shared: let other shared holders in.
             timeout: seconds to wait, ``None`` for ever, 0 to try once.
+            slot: lock just this one of 2^62 places of the file, so that one file serves any number of
+                locks; ``None`` for all of it.
         """
         self.path = path
         self.shared = shared
+        self._range = (0, 0) if slot is None else (slot, 1)
         self.timeout = timeout
         self._held: list[int] = []
 
@@ -70,7 +75,7 @@ class FileLock:
 
     def _wait(self, lock_fd: int) -> None:
         kind = fcntl.F_RDLCK if self.shared else fcntl.F_WRLCK
-        request = _FLOCK.pack(kind, os.SEEK_SET, 0, 0, 0)
+        request = _FLOCK.pack(kind, os.SEEK_SET, *self._range, 0)
         if self.timeout is None:
             fcntl.fcntl(lock_fd, fcntl.F_OFD_SETLKW, request)
             return

@@ -90,10 +90,10 @@ class Recording:
         self.take_noted()
         self.pieces.append((None, 0, bytes(piece)))
 
-    def content(self, path: bytes, offset: int, length: int) -> None:
+    def content(self, path: bytes, offset: int, piece: memoryview) -> None:
         """Keep the place of content."""
         self.take_noted()
-        self.pieces.append((path, offset, length))
+        self.pieces.append((path, offset, len(piece)))
 
     def turn(self, view: memoryview) -> None:
         """Take in the files given whole."""

@@ -32,6 +32,11 @@ def shown(root: Path, *layers: list[tuple[object, bytes]]) -> list[str]:
 
 
 MERGES = {
+    "a file in the place of a link that was followed": (
+        [member("a", "symlink", linkname="b"), member("b", "dir")],
+        [member("a/1"), member("a"), member("a/2")],
+        ["/a", "/a/2", "/b", "/b/1"],
+    ),
     "W1 file": ([member("f")], [member(".wh.f")], []),
     "W1 tree": ([DIR_D, member("d/x"), member("d/s", "dir"), member("d/s/y")], [member(".wh.d")], []),
     "W1 symlink": (

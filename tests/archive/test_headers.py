@@ -6,6 +6,7 @@ import random
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from hypothesis import given, settings
@@ -15,7 +16,7 @@ from rawtars import END, header, member, pax, tool
 from graphdrivers import errors
 from graphdrivers.archive.headers import MAGIC, HeaderRecorder
 from graphdrivers.archive.reader import TarReader
-from graphdrivers.archive.restore import restore
+from graphdrivers.archive.restore import Damage, DamageKind, restore
 
 
 def unpack(tar: bytes, root: Path, *, chunk: int = 1 << 20) -> bytes:
@@ -162,6 +163,103 @@ def test_missing_and_short_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(errors.ArchiveError, match="opened") as caught:
         given_back(record, tmp_path)
     assert caught.value.member == "f"
+
+
+def _drain(stream: BinaryIO, given: bytearray) -> None:
+    """Keep all that a stream gives before it fails."""
+    while piece := stream.read(1000):
+        given += piece
+
+
+def test_changed_files_are_named(tmp_path: Path) -> None:
+    """One flipped bit in a file, small or large, is an error that names it before the file's last byte is given."""
+    tar = b"".join(member(b"f%d" % size, pseudo_random(size)) for size in (1, 4000, 70_000, 3_000_000)) + END
+    record = unpack(tar, tmp_path, chunk=60_000)
+    assert given_back(record, tmp_path) == tar
+    for name, position in (("f1", 0), ("f4000", 3999), ("f70000", 0), ("f3000000", 1_500_000)):
+        sound = (tmp_path / name).read_bytes()
+        changed = bytearray(sound)
+        changed[position] ^= 1
+        (tmp_path / name).write_bytes(changed)
+        given = bytearray()
+        with restore(io.BytesIO(record), opener(tmp_path)) as stream:
+            with pytest.raises(errors.ArchiveError, match="other content") as caught:
+                _drain(stream, given)
+            with pytest.raises(errors.ArchiveError, match="other content"):
+                stream.read(1)
+        assert caught.value.member == name
+        assert len(given) < tar.index(sound) + len(sound)
+        (tmp_path / name).write_bytes(sound)
+
+
+def test_all_damages_in_one_pass(tmp_path: Path) -> None:
+    """With somebody to tell, the stream goes on at its full length, and every damaged file is told once."""
+    names = [b"changed", b"directory", b"gone", b"longer", b"short", b"sound"]
+    holes = pax(
+        (b"GNU.sparse.size", b"90000"), (b"GNU.sparse.map", b"0,4096,65536,4096"), (b"GNU.sparse.numblocks", b"2")
+    )
+    tar = b"".join(member(name, pseudo_random(5000)) for name in names) + holes + member(b"sparse", bytes(8192)) + END
+    record = unpack(tar, tmp_path)
+    (tmp_path / "changed").write_bytes(bytes(5000))
+    os.unlink(tmp_path / "directory")
+    (tmp_path / "directory").mkdir()
+    os.unlink(tmp_path / "gone")
+    os.truncate(tmp_path / "longer", 6000)
+    os.truncate(tmp_path / "short", 1000)
+    with open(tmp_path / "sparse", "r+b") as file:
+        file.write(b"x")
+        file.truncate(65536)
+    told: list[Damage] = []
+    with restore(io.BytesIO(record), opener(tmp_path), told.append) as stream:
+        given = stream.read()
+
+    assert [(damage.path, damage.kind, damage.offset) for damage in told] == [
+        (b"changed", DamageKind.CHANGED, 0),
+        (b"directory", DamageKind.UNREADABLE, 0),
+        (b"gone", DamageKind.MISSING, 0),
+        (b"short", DamageKind.SHORT, 1000),
+        (b"sparse", DamageKind.CHANGED, 0),
+    ]
+    assert told[2].reason == "no such file or directory"
+    reader = TarReader(io.BytesIO(given))
+    contents = {}
+    while (entry := reader.next()) is not None:
+        contents[entry.name] = b"".join(piece for _, piece in reader.pieces(None))
+    assert len(given) == len(tar)
+    assert contents[b"changed"] == contents[b"directory"] == contents[b"gone"] == bytes(5000)
+    assert contents[b"short"] == pseudo_random(5000)[:1000] + bytes(4000)
+    assert contents[b"sound"] == contents[b"longer"] == pseudo_random(5000)
+
+
+def test_changed_content_of_a_replaced_file_is_the_records_fault(tmp_path: Path) -> None:
+    """Content that was spilled wrongly damages the record: no file of the layer is blamed."""
+    record = io.BytesIO()
+    recorder = HeaderRecorder(record)
+    reader = TarReader(io.BytesIO(member(b"f", b"content") + END), recorder=recorder)
+    reader.next()
+    reader.stored(b"f")
+    (tmp_path / "f").write_bytes(b"CONTENT")
+    with open(tmp_path / "f", "rb") as file:
+        recorder.spill(b"f", file.fileno())
+    reader.drain()
+    recorder.close()
+    told: list[Damage] = []
+
+    with (
+        pytest.raises(errors.ArchiveError, match="record is damaged"),
+        restore(record, opener(tmp_path), told.append) as s,
+    ):
+        s.read()
+    assert told == []
+
+
+def test_record_of_another_version(tmp_path: Path) -> None:
+    """A record of a version that is not read here is refused, with the versions and what to do."""
+    record = unpack(member(b"f", b"content") + END, tmp_path)
+    for version in (1, 3):
+        other = MAGIC[:-1] + bytes([version])
+        with pytest.raises(errors.ArchiveError, match=f"version {version}, and 2 is read here: .*once more"):
+            given_back(other + record[len(MAGIC) : -len(MAGIC)] + other, tmp_path)
 
 
 def test_damaged_record(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 
 import discovery
 import pytest
+from broken import quotas
 from broken.controls import Sound, SoundOverlay
 from conforming import Run, conform
 
@@ -72,6 +73,15 @@ def test_without_the_flaw_the_same_checks_pass(runs: Runs, driver: type[Driver])
     assert run.code == pytest.ExitCode.OK, run.output
     for check in left_out:
         assert [one.reason for one in run.of(check) if re.search(r"gated: .* claim", one.reason)], check
+
+
+def test_limits_without_a_flaw_pass(tmp_path: pathlib.Path) -> None:
+    """The drivers that get limits wrong are built on one that gets them right: nothing is left out, on any kernel."""
+    checks = dict.fromkeys(f"test_quotas.py::{check}" for found in quotas.CAUGHT_BY.values() for check in found)
+    run = conform(tmp_path / "run", quotas.Limiting, checks, "--graphdriver-require")
+
+    assert run.code == pytest.ExitCode.OK, run.output
+    assert [check for check in checks if not _passed(run, check)] == []
 
 
 def test_every_check_catches_something(tmp_path: pathlib.Path) -> None:

@@ -31,7 +31,7 @@ from graphdrivers.archive.union import Union, UnionNode
 from graphdrivers.backends import baseline, layerdirs
 from graphdrivers.backends.aufs import phases
 from graphdrivers.backends.aufs.engine import Engine, Plan
-from graphdrivers.backends.aufs.home import ESCAPES, STATE
+from graphdrivers.backends.aufs.home import DIFF, ESCAPES
 from graphdrivers.backends.aufs.phases import Phase
 from graphdrivers.backends.watch import Watch
 from graphdrivers.linux import durable
@@ -182,7 +182,7 @@ class Copy(Engine):
         """Let the new ``diff`` take the place of the old one. Idempotent."""
         with durable.Staging(self.tmp()) as staging:
             with contextlib.suppress(FileNotFoundError):
-                os.rename(self.dirs.diff(layer), os.path.join(staging.path, STATE))
+                os.rename(self.dirs.diff(layer), os.path.join(staging.path, DIFF))
             os.rename(self.dirs.path(layer, _FOLDED), self.dirs.diff(layer))
 
     def _drop_tree(self, layer: str) -> None:
@@ -190,5 +190,5 @@ class Copy(Engine):
         tree = self.dirs.mnt(layer)
         with durable.Staging(self.tmp()) as staging:
             with contextlib.suppress(FileNotFoundError):
-                os.rename(tree, os.path.join(staging.path, STATE))
+                os.rename(tree, os.path.join(staging.path, DIFF))
             os.mkdir(tree, 0o700)

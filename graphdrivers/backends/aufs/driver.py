@@ -20,12 +20,11 @@ from graphdrivers.archive.apply import Target, apply
 from graphdrivers.archive.entries import Difference
 from graphdrivers.archive.plain import EmptyTree
 from graphdrivers.archive.produce import produce
-from graphdrivers.backends import layerdirs, remembering, roots
+from graphdrivers.backends import layerdirs, quotas, remembering, roots
 from graphdrivers.backends.aufs import support as trials
 from graphdrivers.backends.aufs.engine import Engine, Forms
-from graphdrivers.backends.aufs.home import DIFF, ESCAPES, MARKED, AufsDirs
+from graphdrivers.backends.aufs.home import DIFF, ESCAPES, MARKED, NAME, AufsDirs
 from graphdrivers.backends.aufs.phases import Phase, is_held
-from graphdrivers.backends.aufs.support import NAME
 from graphdrivers.backends.watch import Watch
 from graphdrivers.driver import Driver
 from graphdrivers.linux import mounts, trees
@@ -69,18 +68,19 @@ class AufsDriver(Driver):
 
     def create(self, layer: str, parent: str | None = None, spec: LayerSpec = LayerSpec()) -> None:
         """Create an empty directory; cost independent of the parent's content."""
-        ancestry = self._dirs.check_new(layer, parent, self.support.capabilities.max_depth)
-        if spec.size is not None:
-            raise errors.NotSupported(self.name, "it cannot limit the size of a layer", "create it without a size")
-        ownership = self.support.capabilities.ownership
+        can = self.support.capabilities
+        ancestry = self._dirs.check_new(layer, parent, can.max_depth)
+        quotas.check(self.name, spec.size, claimed=can.quota, tried=self._limits_refused)
         with self._dirs.making(layer, ancestry, Phase(self._engine.name, "live")) as folder:
             diff = os.path.join(folder, DIFF)
             if parent is None:
-                roots.make_root(diff, ownership=ownership, dialect=self._engine.forms.rest)
+                roots.make_root(diff, ownership=can.ownership, dialect=self._engine.forms.rest)
             else:
                 # Every layer's root got the merged root's attributes when it was created.
                 above = self._dirs.diff(parent)
-                roots.make_root_like(diff, above, ownership=ownership, dialect=self._engine.forms.rest)
+                roots.make_root_like(diff, above, ownership=can.ownership, dialect=self._engine.forms.rest)
+            if spec.size is not None:
+                quotas.limit(self.name, folder, spec.size, diff)
 
     def seal(self, layer: str) -> None:
         """Bring the layer to rest and set a mark file."""
@@ -116,7 +116,8 @@ class AufsDriver(Driver):
         self._rest(layer)
         capabilities = self.support.capabilities
         with layerdirs.directory(self._dirs.diff(layer)) as root:
-            if not os.listdir(root):
+            # A limit binds what is written through a mount, it may not bind this process.
+            if not os.listdir(root) and not quotas.is_limited(self._dirs.path(layer)):
                 watch = Watch.over(self._engine.forms.rest, self._engine.undoes_escapes)
                 with self._engine.lower(ancestors) as lower:
                     target = Target(root, watch, None if isinstance(lower, EmptyTree) else lower, capabilities)
@@ -124,7 +125,7 @@ class AufsDriver(Driver):
                 self._note(layer, escaped=bool(watch.escaped), deleted=bool(watch.deleted))
                 return applied
         self._dirs.mark(layer, ESCAPES)  # what the mount will escape cannot be seen
-        with mounts.opened(self._suitable(layer, ancestors).writable(layer, ancestors)) as merged:
+        with mounts.opened(self._writer(layer, ancestors).writable(layer, ancestors)) as merged:
             target = Target(merged, self._engine.forms.plain, None, capabilities)
             applied = apply(tar, target, headers=headers, limits=limits, progress=progress)
         self._rest(layer)
@@ -246,6 +247,23 @@ class AufsDriver(Driver):
                 return engine
         return self._chosen[-1]
 
+    def _writer(self, layer: str, ancestors: Sequence[str]) -> Engine:
+        """Give the first engine that a writable layer can be mounted with.
+
+        Raises:
+            NotSupported: its size is limited, and no engine in use keeps to that.
+        """
+        engine = self._suitable(layer, ancestors)
+        if not engine.limits and quotas.is_limited(self._dirs.path(layer)):
+            reason = f"layer {layer!r} has a limit, which engine {engine.name} does not keep"
+            raise errors.NotSupported(self.name, reason, "use engine=overlay-shadow")
+        return engine
+
+    def _limits_refused(self) -> quotas.Refusal | None:
+        return trials.limits_refused(
+            type(self._engine), self.home, trials.settings_for(self.name, self.home, self.options)
+        )
+
     def _engine_for(self, layer: str, ancestors: Sequence[str]) -> Engine:
         """Give the engine of a writable layer, which is what it was mounted with if it is live."""
         phase = self._dirs.phase(layer)
@@ -253,7 +271,7 @@ class AufsDriver(Driver):
             self._rest_claimed(layer)
             phase = None
         if phase is None or not phase.boot:
-            return self._suitable(layer, ancestors)
+            return self._writer(layer, ancestors)
         return self._engine_of(layer, phase)
 
     def _engine_of(self, layer: str, phase: Phase) -> Engine:

@@ -63,6 +63,9 @@ class Engine(abc.ABC):
 
     name: ClassVar[str]
 
+    limits: ClassVar[bool] = False
+    """Keeps layers within the size that they may have; see ``quotas``."""
+
     def __init__(self, dirs: AufsDirs, forms: Forms, capabilities: Capabilities) -> None:
         """Work on the layers of ``dirs``."""
         self.dirs = dirs

@@ -8,6 +8,7 @@ Layout::
     HOME/mnt/NAME/        where its merged tree can be; the copy engine puts it there
     HOME/state/NAME/      what Docker's driver had no need to remember
         sealed            there when the layer is sealed
+        limit             how many bytes it may take, if that is limited: see ``quotas``
         marked            there when ``diff`` may hold ``.wh.`` names
         escapes           there when ``diff`` may hold escaped xattrs
         shown, baseline   of the copy in ``mnt``: see ``copied``
@@ -30,14 +31,17 @@ import contextlib
 import errno
 import os
 from collections.abc import Iterator, Mapping
+from typing import ClassVar
 
 from graphdrivers import errors
-from graphdrivers.backends import layerdirs
+from graphdrivers.backends import layerdirs, quotas
 from graphdrivers.backends.aufs import phases
 from graphdrivers.backends.aufs.phases import Phase
 from graphdrivers.backends.layerdirs import LayerDirs, LayerFile
 from graphdrivers.linux import durable, locks, mountinfo
 from graphdrivers.model import validate_layer_name
+
+NAME = "aufs"
 
 DIFF, MNT, STATE, PHASE = "diff", "mnt", "state", "phase"
 _FOLDERS = (PHASE, STATE, DIFF, MNT)
@@ -47,6 +51,8 @@ ESCAPES = "escapes"
 
 class AufsDirs(LayerDirs):
     """The layers of one home. Every verb reads the disk: other processes work here too."""
+
+    made_as: ClassVar[tuple[str, ...]] = (quotas.TRIAL, STATE)
 
     def __init__(self, home: str, driver: str, options: Mapping[str, str], *, lasting: bool = True) -> None:
         """Open a home, making it where it is missing and taking over one of Docker's; see `LayerDirs`.
@@ -141,10 +147,11 @@ class AufsDirs(LayerDirs):
         Raises:
             LayerExists: another process was faster.
         """
-        with durable.Staging(self._tmp) as staging:
+        with durable.Staging(self._tmp) as staging, contextlib.ExitStack() as undo:
             made = os.path.join(staging.path, STATE)
             record = os.path.join(staging.path, "layer")
             os.mkdir(made, 0o700)
+            undo.callback(quotas.release, made)  # nothing to be done any more once it is renamed
             yield made
             with open(record, "wb") as file:
                 file.writelines(_quoted(name) + b"\n" for name in ancestry.ancestors)
@@ -170,6 +177,7 @@ class AufsDirs(LayerDirs):
             for link in (self._record(layer), os.path.join(self._phases, layer)):
                 with contextlib.suppress(FileNotFoundError, IsADirectoryError):  # rubbish of that kind is swept
                     os.unlink(link)
+            quotas.release(self.path(layer))
             for folder in (self.path(layer), self.diff(layer), self.mnt(layer)):
                 deleted_after.enter_context(durable.discarding(folder, self._tmp))
 
@@ -218,6 +226,7 @@ class AufsDirs(LayerDirs):
 
     def _clear(self, layer: str, staging: str) -> None:
         """Move what has a layer's name, but its record, to where it will be deleted."""
+        quotas.release(os.path.join(self.home, STATE, layer))  # of what is no layer the name may be anything
         for folder in _FOLDERS:
             with contextlib.suppress(FileNotFoundError):
                 os.rename(os.path.join(self.home, folder, layer), os.path.join(staging, f"{folder}-{layer}"))

@@ -13,10 +13,10 @@ from typing import ClassVar
 from graphdrivers.archive.entries import Difference
 from graphdrivers.archive.union import Branch
 from graphdrivers.archive.whiteouts import OVERLAY_USER
-from graphdrivers.backends import layerdirs
+from graphdrivers.backends import layerdirs, quotas
 from graphdrivers.backends.aufs import phases, shadow, translate
 from graphdrivers.backends.aufs.engine import Engine, Plan
-from graphdrivers.backends.aufs.home import DIFF, MARKED, STATE
+from graphdrivers.backends.aufs.home import DIFF, MARKED, NAME, STATE
 from graphdrivers.backends.aufs.phases import Phase
 from graphdrivers.backends.overlay.options import Settings
 from graphdrivers.linux import durable, mounts
@@ -33,21 +33,26 @@ class OverlayShadow(Engine):
     """Mounts overlays; needs root, or root of a user namespace."""
 
     name: ClassVar[str] = "overlay-shadow"
+    limits: ClassVar[bool] = True
 
     def writable(self, layer: str, ancestors: Sequence[str]) -> Plan:
         """Bring ``diff`` into overlay's form, and plan; see `Engine.writable`."""
         before = self.dirs.phase(layer)
+        folder = self.dirs.path(layer)
         if before is None and self.dirs.has(layer, MARKED):
             self.dirs.enter_phase(layer, phases.now(self.name, "moving"))
+            quotas.release(folder)
             with self.lower(ancestors) as lower:
                 translate.to_overlay(self.dirs.diff(layer), lower, self.forms.overlay)
             self.sync(layer)  # markers that came back after a power cut would be taken for a user's
         live = phases.now(self.name, "live")
         if live != before:
             self.dirs.enter_phase(layer, live, lasting=before is None)
-        if self.is_plain(layer, ancestors):
+        # As against us a limit may hold in an overlay only.
+        if self.is_plain(layer, ancestors) and not quotas.is_limited(folder):
             return (Mount("bind", self.dirs.diff(layer)),)
         upper = ("upperdir", self.dirs.diff(layer)), ("workdir", self.private(layer, _WORK))
+        quotas.keep(NAME, folder, *(directory for _, directory in upper), room=True)
         lowers = self._lowers(ancestors) or [self._nothing()]
         return (self._mount(layer, lowers, *upper),)
 
@@ -77,6 +82,7 @@ class OverlayShadow(Engine):
         if not phase.boot:  # never mounted
             self.dirs.come_to_rest(layer)
             return aside
+        quotas.release(self.dirs.path(layer))  # a full layer has to come to rest too
         if phase.step == "live":
             layerdirs.delete(self.dirs.path(layer), _WORK)
             aside = self.put_aside(layer, diff)

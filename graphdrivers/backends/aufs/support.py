@@ -14,20 +14,20 @@ import attrs
 
 from graphdrivers import errors
 from graphdrivers.archive.whiteouts import OPAQUE_NAME, whiteout_name
-from graphdrivers.backends import abilities, layerdirs, recording, roots
+from graphdrivers.backends import abilities, layerdirs, quotas, recording, roots
 from graphdrivers.backends.aufs import native
 from graphdrivers.backends.aufs.copied import Copy
 from graphdrivers.backends.aufs.engine import Engine, Forms, Plan
-from graphdrivers.backends.aufs.home import DIFF, MARKED, AufsDirs
+from graphdrivers.backends.aufs.home import DIFF, MARKED, NAME, AufsDirs
 from graphdrivers.backends.aufs.native import KernelAufs
 from graphdrivers.backends.aufs.overlaid import MAX_DEPTH, OverlayShadow
 from graphdrivers.backends.aufs.phases import Phase
 from graphdrivers.backends.layerdirs import LayerFile
+from graphdrivers.backends.overlay.options import Settings as OverlaySettings
 from graphdrivers.backends.overlay.support import explained, mounted_unsynced
+from graphdrivers.backends.overlay.support import limits_refused_in as overlay_limits_refused
 from graphdrivers.linux import aufs_mount, filesystems, mounts, namespaces, probe
 from graphdrivers.model import Capabilities, Support
-
-NAME = "aufs"
 
 ENGINES: tuple[type[Engine], ...] = (KernelAufs, OverlayShadow, Copy)
 """In the order in which they are tried."""
@@ -102,13 +102,28 @@ def probed(driver: str, home: str, options: Mapping[str, str]) -> Support:
                 if engine.name == settings.engine:
                     raise
                 continue
-            works.append((engine, attrs.evolve(capabilities, stable_inodes=stable)))
+            limits = not works and limits_refused_in(engine, folder, settings) is None
+            works.append((engine, attrs.evolve(capabilities, stable_inodes=stable, quota=limits)))
     if not works:
         raise refused[-1][1]
     engine, capabilities = works[0]
     names = _ELSE.join(one.name for one, _ in works[:2])
     described = f"{names} ({_described(engine, settings, found)})"
     return Support(capabilities, described, _notes(engine, refused, capabilities))
+
+
+def limits_refused(engine: type[Engine], home: str, settings: Settings) -> quotas.Refusal | None:
+    """Say why the size of layers cannot be limited with an engine on a home; ``None`` where it can."""
+    with abilities.scratch(NAME, home) as folder:
+        return limits_refused_in(engine, folder, settings)
+
+
+def limits_refused_in(engine: type[Engine], folder: str, settings: Settings) -> quotas.Refusal | None:
+    """Try the same in a scratch folder."""
+    if not engine.limits:
+        fix = "use engine=overlay-shadow, or driver overlay or vfs"
+        return quotas.Refusal(f"engine {engine.name} does not limit the size of a layer", fix)
+    return overlay_limits_refused(folder, OverlaySettings(user_xattrs=settings.user_xattrs))
 
 
 def facts(support: Support) -> dict[str, str]:

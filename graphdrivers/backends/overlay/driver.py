@@ -18,7 +18,7 @@ from graphdrivers.archive.plain import EmptyTree
 from graphdrivers.archive.produce import produce
 from graphdrivers.archive.union import Branch, Union
 from graphdrivers.archive.whiteouts import PLAIN
-from graphdrivers.backends import layerdirs, remembering, reserved, roots
+from graphdrivers.backends import layerdirs, quotas, remembering, reserved, roots
 from graphdrivers.backends.overlay import layout
 from graphdrivers.backends.overlay import options as choices
 from graphdrivers.backends.overlay import support as trials
@@ -63,18 +63,19 @@ class OverlayDriver(Driver):
 
     def create(self, layer: str, parent: str | None = None, spec: LayerSpec = LayerSpec()) -> None:
         """Create an upper directory; cost independent of the parent's content."""
-        ancestry = self._dirs.check_new(layer, parent, self.support.capabilities.max_depth)
-        if spec.size is not None:
-            raise errors.NotSupported(self.name, "it cannot limit the size of a layer", "create it without a size")
-        ownership = self.support.capabilities.ownership
+        can = self.support.capabilities
+        ancestry = self._dirs.check_new(layer, parent, can.max_depth)
+        quotas.check(self.name, spec.size, claimed=can.quota, tried=self._limits_refused)
         with self._dirs.making(layer, ancestry) as folder:
             diff = os.path.join(folder, layout.DIFF)
             if parent is None:
-                roots.make_root(diff, ownership=ownership)
+                roots.make_root(diff, ownership=can.ownership)
             else:
                 # Every layer's root got the merged root's attributes when it was created.
                 above = self._dirs.path(parent, layout.DIFF)
-                roots.make_root_like(diff, above, ownership=ownership, dialect=self._dialect)
+                roots.make_root_like(diff, above, ownership=can.ownership, dialect=self._dialect)
+            if spec.size is not None:
+                quotas.limit(self.name, folder, spec.size, diff)
 
     def seal(self, layer: str) -> None:
         """Set a mark file."""
@@ -89,7 +90,7 @@ class OverlayDriver(Driver):
         """Plan an overlay mount, or for a base layer a bind mount of its one directory."""
         ancestry = self._dirs.read(layer) if view else self._dirs.writable(layer)
         lowers = [self._dirs.path(ancestor) for ancestor in ancestry.ancestors]
-        if not lowers and os.path.lexists(self._dirs.path(layer, _ESCAPES)):
+        if not lowers and self._needs_overlay(layer):
             lowers = [self._nothing()]
         if view:
             return layout.view(self._dirs.path(layer), lowers, self._settings)
@@ -110,7 +111,8 @@ class OverlayDriver(Driver):
         with contextlib.ExitStack() as stack:
             root = stack.enter_context(layerdirs.directory(self._dirs.path(layer, layout.DIFF)))
             dialect = Watch.over(self._dialect, self._undoes_escapes)
-            again = bool(os.listdir(root))
+            # As elsewhere a limit binds what is written through a mount, it may not bind this process.
+            again = bool(os.listdir(root)) or quotas.is_limited(self._dirs.path(layer))
             if again:
                 lowers = [self._dirs.path(ancestor) for ancestor in ancestors] or [self._nothing()]
                 merged = stack.enter_context(mounts.opened(self._writable(layer, lowers)))
@@ -172,10 +174,21 @@ class OverlayDriver(Driver):
             raise errors.ReservedNameError(layer, aside)
 
     def _writable(self, layer: str, lowers: Sequence[str]) -> tuple[Mount, ...]:
+        folder = self._dirs.path(layer)
+        trees = [os.path.join(folder, name) for name in ((layout.DIFF, layout.WORK) if lowers else (layout.DIFF,))]
         self._dirs.touch(layer)
         if lowers:
-            layerdirs.make_private(self._dirs.path(layer, layout.WORK))
+            layerdirs.make_private(trees[-1])
+        quotas.keep(self.name, folder, *trees, room=bool(lowers))
         return layout.writable(self._dirs.path(layer), lowers, self._settings)
+
+    def _limits_refused(self) -> quotas.Refusal | None:
+        return trials.limits_refused(self.home, self._settings)
+
+    def _needs_overlay(self, layer: str) -> bool:
+        """Say whether a base layer's directory cannot be used as it stands."""
+        # Against a privileged process some file systems hold a limit in an overlay only.
+        return os.path.lexists(self._dirs.path(layer, _ESCAPES)) or quotas.is_limited(self._dirs.path(layer))
 
     def _undoes_escapes(self) -> bool:
         return trials.undoes_escapes(self.home, self._settings)

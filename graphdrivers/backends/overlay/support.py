@@ -17,7 +17,7 @@ import attrs
 
 from graphdrivers import errors
 from graphdrivers.archive.whiteouts import OVERLAY, OVERLAY_USER, Dialect
-from graphdrivers.backends import abilities, layerdirs
+from graphdrivers.backends import abilities, layerdirs, quotas
 from graphdrivers.backends.overlay import layout
 from graphdrivers.backends.overlay.options import NAME, Settings, parse
 from graphdrivers.linux import filesystems, mounts, namespaces, probe
@@ -60,7 +60,8 @@ def probed(home: str, options: Mapping[str, str], driver: str = NAME) -> Support
         found = abilities.tried(files)
         _refuse_without_xattrs(folder, found, settings)
         seen = _try_stack(folder, settings)
-    capabilities = attrs.evolve(_capabilities(found, settings), stable_inodes=seen.stable_inodes)
+        limits = limits_refused_in(folder, settings) is None
+    capabilities = attrs.evolve(_capabilities(found, settings), stable_inodes=seen.stable_inodes, quota=limits)
     return Support(capabilities, _engine(settings), _notes(settings, escapes=seen.escapes))
 
 
@@ -68,6 +69,29 @@ def undoes_escapes(home: str, settings: Settings) -> bool:
     """Tell whether an overlay mount here shows escaped private xattrs under their own names (Linux 6.7)."""
     with abilities.scratch(NAME, home) as folder:
         return _try_stack(folder, settings).escapes
+
+
+def limits_refused(home: str, settings: Settings) -> quotas.Refusal | None:
+    """Say why the size of layers cannot be limited on a home; ``None`` where it can."""
+    with abilities.scratch(NAME, home) as folder:
+        return limits_refused_in(folder, settings)
+
+
+def limits_refused_in(folder: str, settings: Settings) -> quotas.Refusal | None:
+    """Try, in a scratch folder, whether limits hold against what is written through an overlay."""
+
+    @contextlib.contextmanager
+    def opened(layer: str, tree: str) -> Iterator[int]:
+        own = [os.path.join(layer, name) for name in ("lower", "work")]
+        for made in own:
+            os.mkdir(made)
+        lower, work = own
+        quotas.keep(NAME, layer, work)
+        options = (("lowerdir+", lower), ("upperdir", tree), ("workdir", work), *settings.mount_options())
+        with mounted_unsynced(Mount("overlay", "probe", options)) as merged:
+            yield merged
+
+    return quotas.refused(NAME, folder, opened)
 
 
 def _refuse_unprivileged() -> None:

@@ -1,0 +1,1 @@
+"""The Python door: one object for a store with its images and containers."""

@@ -1,0 +1,279 @@
+"""Containers of a store: handles to make, mount, compare, branch and remove them."""
+
+import contextlib
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import BinaryIO, Self
+
+from graphdrivers import errors
+from graphdrivers.api import images
+from graphdrivers.driver import Tells
+from graphdrivers.images.bundle import ROOTFS, write_bundle
+from graphdrivers.images.run_options import RunOptions
+from graphdrivers.images.runtime_spec import RuntimeSpec, runtime_spec
+from graphdrivers.model import Change, Mount, Profile
+from graphdrivers.store import containers, differing, ledger, mounted
+from graphdrivers.store.collect import Collected
+from graphdrivers.store.containers import Checkpoint
+from graphdrivers.store.holders import Holder
+from graphdrivers.store.ledger import Layer
+from graphdrivers.store.mounted import Held
+from graphdrivers.store.site import Site
+
+
+class Container:
+    """One container; usable as long as its store is open.
+
+    As a context manager it is a throw-away one: leaving the block removes it
+    (what was committed stays). Without, it stays until `remove`.
+    """
+
+    def __init__(self, site: Site, record: containers.Container) -> None:
+        """Give a handle to what the ledger has; see ``Store.create`` and ``Store.container``."""
+        self._site = site
+        self._record = record
+
+    @property
+    def container_id(self) -> str:
+        """64 hex digits."""
+        return self._record.container_id
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return self._record.name
+
+    @property
+    def image_id(self) -> str | None:
+        """The image that it is of."""
+        return self._record.image_id
+
+    @property
+    def size_limit(self) -> int | None:
+        """Limit of its writable layer in bytes."""
+        return self._record.size
+
+    @property
+    def created(self) -> int:
+        """When it was made, in ns since the epoch."""
+        return self._record.created
+
+    def record(self) -> containers.Container:
+        """Give what the ledger has now.
+
+        Raises:
+            ContainerNotFound: it was removed.
+        """
+        self._record = containers.find(self._site, self.container_id)
+        return self._record
+
+    def layers(self) -> list[Layer]:
+        """Give its layers, top first: the writable one, sealed ones of checkpoints, the init layer, the image's."""
+        return ledger.stack_of(self._site.database, self.record().layer)
+
+    def facts(self) -> dict[str, str]:
+        """Give what the driver tells of its writable layer (branches, engine)."""
+        driver = self._site.driver
+        return dict(driver.facts(self.record().layer)) if isinstance(driver, Tells) else {}
+
+    def plan(self, *, read_only: bool = False) -> tuple[Mount, ...]:
+        """Give how its merged tree is mounted, as values, for those who mount by themselves; mounts nothing.
+
+        Who acts on a writable plan is not counted: the caller keeps the
+        container from being mounted, branched or removed meanwhile.
+        """
+        with self._locked():
+            layer = self._layer(read_only=read_only)
+            return self._site.driver.mounts(layer, view=read_only)
+
+    def mount(
+        self, target: str | os.PathLike[str] | None = None, *, read_only: bool = False, keep: bool = False
+    ) -> "Mounted":
+        """Mount its merged tree, or join those who have it mounted in this place.
+
+        Args:
+            target: an existing directory; by default a folder of the store's own.
+            read_only: a view; any number of them, beside a writable mount too where the driver allows it.
+            keep: beyond this process, until `unmount`; else for as long as the process holds it.
+
+        Raises:
+            LayerInUse: it is mounted writable somewhere else.
+        """
+        where = None if target is None else os.fspath(target)
+        with self._locked():
+            layer = self._layer(read_only=read_only)
+            holder = None if keep else Holder.here()
+            held = mounted.attach(self._site, layer, view=read_only, target=where, holder=holder)
+        return Mounted(self._site, held)
+
+    @contextlib.contextmanager
+    def mounted(
+        self, target: str | os.PathLike[str] | None = None, *, read_only: bool = False
+    ) -> Iterator[pathlib.Path]:
+        """Mount it for the time of a block; gives the path."""
+        with self.mount(target, read_only=read_only) as place:
+            yield place.path
+
+    def mounts(self) -> list[Held]:
+        """Give who has it mounted now."""
+        return mounted.holders_of(self._site, self.record().layer)
+
+    def unmount(self, *, lazy: bool = False) -> list[str]:
+        """Undo mounts that were made to be kept; give their places. Idempotent.
+
+        Raises:
+            ContainerInUse: a process holds it.
+            LayerInUse: it is mounted in another mount namespace, and has to be unmounted there.
+            OSError: ``EBUSY`` while files in it are open.
+        """
+        with self._locked():
+            held = mounted.still_held(self._site, self.record().layer)
+            busy = [one for one in held if one.holder is not None and one.holder.is_alive()]
+            if busy:
+                raise errors.ContainerInUse(self.name, f" by process {busy[0].holder.pid}")  # type: ignore[union-attr]
+            return [one.target for one in held if mounted.release(self._site, one, lazy=lazy)]
+
+    def changes(self) -> Iterator[Change]:
+        """Give what it changes against its image, sorted by path bytes; the init layer does not count."""
+        record = self.record()
+        return differing.changes(self._site, self.base(), record.layer)
+
+    def diff(self, *, profile: Profile = Profile.FULL, source_date_epoch: int | None = None) -> BinaryIO:
+        """Give the same as an uncompressed OCI layer tar; the caller closes it."""
+        record = self.record()
+        return differing.diff(
+            self._site, self.base(), record.layer, profile=profile, source_date_epoch=source_date_epoch
+        )
+
+    def base(self) -> str:
+        """Give the name of its init layer, which `changes` compares with."""
+        return self.record().init
+
+    def bundle(self, directory: str | os.PathLike[str], options: RunOptions = RunOptions()) -> RuntimeSpec:
+        """Make an OCI runtime bundle that ``crun`` and ``runc`` run as it is; the container stays mounted in it.
+
+        The folder gets ``config.json`` and ``rootfs``, on which the container
+        is mounted until `unmount`. Where the driver keeps whole trees and this
+        user may not mount, the configuration names the tree in its place.
+
+        Raises:
+            InvalidRunOption, UserNotFound, InvalidManifest: what was asked for, or what the image says, cannot be run.
+            LayerInUse: it is mounted somewhere else.
+            OSError: ``ENOTEMPTY`` for a folder with content.
+        """
+        place = os.path.abspath(directory)
+        image = images.find(self._site, self.image_id or "")
+        mount_free = self._site.driver.support.capabilities.mount_free
+        with self.mount(read_only=options.readonly) as mounted_root, _opened(mounted_root.path) as root:
+            spec = runtime_spec(image.config, root, options, image.image_id)
+            plain = None if mounted_root.attached else str(mounted_root.path)
+        in_place = plain is not None and mount_free and os.geteuid() != 0
+        write_bundle(place, spec, rootfs=plain if in_place else None)
+        target = None if in_place else os.path.join(place, ROOTFS)
+        self.mount(target, read_only=options.readonly, keep=True)
+        return spec
+
+    def fork(self, name: str) -> Self:
+        """Make a second container of its present state; both are free to diverge. Atomic.
+
+        Costs a seal and two creates of the driver, however large container and image are, where
+        ``capabilities.copy_on_write`` holds; else a copy for each.
+
+        Raises:
+            ContainerInUse: it is mounted.
+            ContainerExists, InvalidContainerName, ChainTooDeep
+        """
+        return type(self)(self._site, containers.fork(self._site, self.record(), name))
+
+    def checkpoint(self, point: str | None = None) -> Checkpoint:
+        """Keep its present state, by default under the next number. Atomic; costs what `fork` does.
+
+        Raises:
+            ContainerInUse: it is mounted.
+            CheckpointExists, ChainTooDeep
+        """
+        return containers.checkpoint(self._site, self.record(), point)
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """Give its checkpoints, oldest first."""
+        return containers.points_of(self._site, self.record())
+
+    def rollback(self, point: str | None = None) -> None:
+        """Take it back to a checkpoint (by default the latest), or to ``created``; drops what was written since.
+
+        Raises:
+            ContainerInUse: it is mounted.
+            CheckpointNotFound
+        """
+        self._record = containers.rollback(self._site, self.record(), point)
+
+    def forget(self, point: str) -> None:
+        """Drop a checkpoint.
+
+        Raises:
+            CheckpointNotFound
+        """
+        containers.forget(self._site, self.record(), point)
+
+    def remove(self) -> Collected:
+        """Remove it, with its checkpoints and the layers that only it needs. Durable, atomic.
+
+        Raises:
+            ContainerInUse: it is mounted.
+        """
+        return containers.remove(self._site, self.record())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        with contextlib.suppress(errors.ContainerNotFound):
+            self.remove()
+
+    def _locked(self) -> contextlib.AbstractContextManager[object]:
+        return self._site.lock(f"container:{self.container_id}")
+
+    def _layer(self, *, read_only: bool) -> str:
+        if read_only:
+            return self.record().layer
+        return containers.writable(self._site, self._record).layer
+
+
+class Mounted:
+    """One holder of a mount; a context manager that lets go at the end."""
+
+    def __init__(self, site: Site, held: Held) -> None:
+        """Take over what `mounted.attach` gave."""
+        self._site = site
+        self._held: Held | None = held
+        self.path = pathlib.Path(held.target)
+        """The root of the merged tree."""
+        self.attached = held.attached
+        """False where it is the layer's own folder, and nothing had to be mounted."""
+
+    def release(self, *, lazy: bool = False) -> None:
+        """Let go; the last holder unmounts. Idempotent.
+
+        Raises:
+            OSError: ``EBUSY`` while files in it are open; it is held as before.
+            ReservedNameError: names that mean deletions were put aside.
+        """
+        if self._held is not None:
+            mounted.release(self._site, self._held, lazy=lazy)
+            self._held = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.release()
+
+
+@contextlib.contextmanager
+def _opened(directory: pathlib.Path) -> Iterator[int]:
+    opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield opened
+    finally:
+        os.close(opened)

@@ -1,0 +1,59 @@
+"""Images on their way out of a store: to a file, a folder or a registry."""
+
+import functools
+from collections.abc import Mapping
+
+from graphdrivers.api.images import Image
+from graphdrivers.images import descriptors
+from graphdrivers.images.descriptors import Descriptor
+from graphdrivers.images.manifests import Manifest
+from graphdrivers.images.outgoing import OutgoingImage, OutgoingLayer
+from graphdrivers.model import DiffID, Digest
+from graphdrivers.store import images, tars
+from graphdrivers.store.images import BlobRecord
+from graphdrivers.store.ledger import Layer
+from graphdrivers.store.site import Site
+
+
+def outgoing(site: Site, image: Image, repository: str | None = None) -> OutgoingImage:
+    """Describe an image for a destination; its layers are read when the destination asks for them.
+
+    Args:
+        site: the store.
+        image: which.
+        repository: the destination, where it is one: what was pushed to it or pulled from it before is there.
+    """
+    named = _named_blobs(image)
+    return OutgoingImage(
+        config=image.config.text,
+        layers=tuple(_layer(site, layer, named, repository) for layer in image.layers),
+        names=image.names,
+        manifest=image.manifest,
+        manifest_type=image.manifest_type,
+    )
+
+
+def remember(site: Site, layers: Mapping[DiffID, Descriptor], repository: str) -> None:
+    """Keep as which blobs a registry has layers now: the next push finds them there."""
+    for diff_id, found in layers.items():
+        images.put_blob(site, BlobRecord(found.digest, diff_id, found.size, found.media_type, repository))
+
+
+def _layer(site: Site, layer: Layer, named: Mapping[str, Descriptor], repository: str | None) -> OutgoingLayer:
+    diff_id = layer.diff_id or DiffID("")
+    known = images.blobs_of(site, diff_id)
+    there = [blob for blob in known if repository is not None and blob.origin.startswith(repository)]
+    wanted = [*there, *(blob for blob in known if blob.digest in named), *known]
+    origin = None
+    if wanted:
+        blob = wanted[0]
+        origin = named.get(blob.digest) or Descriptor(blob.media_type, Digest(blob.digest), blob.size)
+    return OutgoingLayer(diff_id, layer.tar_size or 0, functools.partial(tars.open_tar, site, layer), origin)
+
+
+def _named_blobs(image: Image) -> dict[str, Descriptor]:
+    """Give the layers' descriptors in the manifest that the image came with, by digest."""
+    if image.manifest is None or image.manifest_type not in descriptors.MANIFESTS:
+        return {}
+    manifest = Manifest.parse(image.manifest, image.image_id, "the manifest it came with", image.manifest_type)
+    return {layer.digest: layer for layer in manifest.layers}

@@ -1,0 +1,485 @@
+"""A store, opened: images in and out, containers, and upkeep. What most programs import this library for."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, BinaryIO, Self, Unpack
+
+import attrs
+
+from graphdrivers import errors, loading
+from graphdrivers.api import bringing, committing, going, images, naming
+from graphdrivers.api.committing import Description
+from graphdrivers.api.containers import Container, Mounted
+from graphdrivers.api.images import Image
+from graphdrivers.api.naming import Named
+from graphdrivers.driver import Driver
+from graphdrivers.images import image as sources
+from graphdrivers.images import initlayer, opening, saving
+from graphdrivers.images.descriptors import Platform
+from graphdrivers.images.outgoing import OutgoingImage
+from graphdrivers.images.rootfs import Kind
+from graphdrivers.linux import mounts
+from graphdrivers.model import Change, Limits, Profile, Progress
+from graphdrivers.store import check, collect, containers, differing, explain, mounted, repair, tars
+from graphdrivers.store import images as records
+from graphdrivers.store.check import Fault, Observe
+from graphdrivers.store.collect import Collected
+from graphdrivers.store.explain import Need
+from graphdrivers.store.holders import Holder
+from graphdrivers.store.importing import Watch
+from graphdrivers.store.ledger import Layer
+from graphdrivers.store.opening import open_site
+from graphdrivers.store.recover import Problem
+from graphdrivers.store.repair import Repaired
+from graphdrivers.store.site import Durability, Site
+
+if TYPE_CHECKING:  # what speaks HTTP takes a tenth of a second to import
+    from graphdrivers.api.registries import ConnectionOptions
+    from graphdrivers.images.registry.pushing import Pushed, PushProgress
+
+
+def open_store(
+    root: str | os.PathLike[str],
+    driver: str = loading.AUTO,
+    *,
+    options: Mapping[str, str] = loading.NO_OPTIONS,
+    durability: str = "layer",
+) -> "Store":
+    """Open the store in ``root``, making it where it is missing; the caller closes it (or uses ``with``).
+
+    What a crash left is repaired first; what resists that is in ``problems``.
+    Any number of processes and threads may have a store open.
+
+    Args:
+        root: everything lies below it.
+        driver: how layers are stored; ``auto`` is the one it was made with, else the best that works here.
+        options: what the driver understands.
+        durability: ``none``, ``layer`` or ``file``; see `Durability`.
+
+    Raises:
+        PriorDriverState: the store was made with another driver.
+        DriverUnavailable, DriverNotFound, DriverConflict, InvalidOption: see `load_driver`.
+        StoreVersion, StoreCorrupt: a newer release wrote it, or its ledger is damaged.
+        ValueError: an unknown durability.
+    """
+    site, problems = open_site(os.fspath(root), driver=driver, options=options, durability=Durability(durability))
+    return Store(site, problems)
+
+
+class Store:
+    """An open store; a context manager."""
+
+    def __init__(self, site: Site, problems: list[Problem]) -> None:
+        """Take over what `opening.open_site` gave; see `open_store`."""
+        self.site = site
+        """The floor below, for tools that need more than is offered here."""
+        self.problems = tuple(problems)
+        """What opening could not repair."""
+
+    @property
+    def root(self) -> str:
+        """Where everything lies."""
+        return self.site.root
+
+    @property
+    def driver(self) -> Driver:
+        """The driver in use; its layers are the store's, to be looked at only."""
+        return self.site.driver
+
+    def import_image(
+        self,
+        source: str | os.PathLike[str],
+        *,
+        name: str | None = None,
+        kind: str | None = None,
+        platform: str | Platform | None = None,
+        reference: str | None = None,
+        description: Description = Description(),
+        limits: Limits = Limits(),
+        watch: Watch | None = None,
+    ) -> Image:
+        """Bring an image in from a path: an OCI layout, a ``docker save`` archive, or a plain root file system.
+
+        Each in a folder or a tar, which may be compressed. Durable when it
+        returns. Layers that are there already are not read; what an error or a
+        crash left complete is not read again.
+
+        Args:
+            source: the path.
+            name: what to call it; by default what it is called there.
+            kind: ``image`` or ``rootfs``, where that is known; by default it is found out.
+            platform: which one of several; by default this machine's.
+            reference: which image, when the source holds several.
+            description: what a root file system's new configuration says.
+            limits: what the image may ask for.
+            watch: told how it goes.
+
+        Raises:
+            InvalidManifest, InvalidReference, BlobNotFound, DigestMismatch, ArchiveError: see `opening.open_source`.
+        """
+        names = None if name is None else [images.tag_reference(name)]
+        known = None if kind is None else Kind(kind)
+        with opening.open_source(source, kind=known, platform=platform, reference=reference, limits=limits) as opened:
+            if isinstance(opened, sources.Image):
+                return self.bring(opened, names, limits=limits, watch=watch)
+            said = attrs.evolve(description, created_by=description.created_by or f"import {os.path.basename(source)}")
+            return committing.make_image(self.site, None, opened.layer, names or [], said, limits=limits, watch=watch)
+
+    def commit(
+        self,
+        container: str | Container,
+        name: str | None = None,
+        *,
+        description: Description = Description(),
+        profile: Profile = Profile.FULL,
+        source_date_epoch: int | None = None,
+        watch: Watch | None = None,
+    ) -> Image:
+        """Make an image of a container: its image and, as one more layer, what `Container.changes` lists.
+
+        Durable and atomic. The container should not be written to meanwhile; it stays as it is.
+
+        Args:
+            container: which, or its name.
+            name: what to call the image.
+            description: what its configuration says.
+            profile: how much of the tree the layer carries.
+            source_date_epoch: in seconds; later times in the layer become this one.
+            watch: told how it goes.
+
+        Raises:
+            ContainerNotFound, InvalidReference, InvalidChange
+            FileChanged: it was written to; nothing was made.
+        """
+        box = container if isinstance(container, Container) else self.container(container)
+        names = [] if name is None else [images.tag_reference(name)]
+        base = None if box.image_id is None else self.image(box.image_id)
+        with box.diff(profile=profile, source_date_epoch=source_date_epoch) as tar:
+            return committing.make_image(self.site, base, tar, names, description, watch=watch)
+
+    def bring(
+        self,
+        source: sources.Image,
+        names: list[str] | None = None,
+        *,
+        limits: Limits = Limits(),
+        watch: Watch | None = None,
+    ) -> Image:
+        """Bring in an image that is open already; ``names`` are references in full."""
+        chosen = bringing.names_for(source) if names is None else names
+        return bringing.bring(self.site, source, chosen, limits=limits, watch=watch)
+
+    def images(self) -> list[Image]:
+        """Give all images, newest first."""
+        return images.everything(self.site)
+
+    def image(self, name: str) -> Image:
+        """Give an image by reference, ID, the beginning of its ID, or manifest digest.
+
+        Raises:
+            ImageNotFound, AmbiguousName
+        """
+        return images.find(self.site, name)
+
+    def tag(self, image: str | Image, name: str) -> None:
+        """Let ``name`` mean this image from now on, and no other. Durable, atomic, idempotent."""
+        records.tag(self.site, self._image(image).image_id, images.tag_reference(name))
+
+    def untag(self, name: str) -> None:
+        """Take a name away; the image stays. Durable, atomic, idempotent."""
+        records.untag(self.site, images.tag_reference(name))
+
+    def remove_image(self, image: str | Image) -> Collected:
+        """Remove an image with all its names, and the layers that only it needs. Durable, atomic.
+
+        Raises:
+            ImageInUse: containers stand on it.
+        """
+        return records.remove(self.site, self._image(image).image_id)
+
+    def create(self, image: str | Image, *, name: str | None = None, size: int | None = None) -> Container:
+        """Make a container: a writable layer over an init layer over the image. Durable, atomic.
+
+        Args:
+            image: which, or its name.
+            name: 1 to 128 letters, digits, ``_``, ``.`` and ``-``; by default the beginning of its ID.
+            size: limit of the writable layer in bytes; needs ``capabilities.quota``.
+
+        Raises:
+            ContainerExists, InvalidContainerName, ImageNotFound
+            NotSupported: this driver cannot limit sizes here.
+        """
+        chosen = self._image(image)
+        tar = records.init_tar_of(self.site, chosen.image_id)
+        if tar is None:
+            tar = self._init_tar(chosen)
+            records.keep_init_tar(self.site, chosen.image_id, tar)
+        made = containers.create(self.site, name, image_id=chosen.image_id, parent=chosen.top, init_tar=tar, size=size)
+        return Container(self.site, made)
+
+    def containers(self) -> list[Container]:
+        """Give all containers, oldest first."""
+        return [Container(self.site, record) for record in containers.everything(self.site)]
+
+    def container(self, name: str) -> Container:
+        """Give a container by its name, its ID or the beginning of its ID.
+
+        Raises:
+            ContainerNotFound, AmbiguousName
+        """
+        return Container(self.site, containers.find(self.site, name))
+
+    def mount_image(
+        self, image: str | Image, target: str | os.PathLike[str] | None = None, *, keep: bool = False
+    ) -> Mounted:
+        """Mount a read-only view of an image; see `Container.mount`.
+
+        Raises:
+            ImageNotFound: there is no such image, or it has no layers.
+        """
+        layer = self.layer_of(image)
+        where = None if target is None else os.fspath(target)
+        holder = None if keep else Holder.here()
+        return Mounted(self.site, mounted.attach(self.site, layer, view=True, target=where, holder=holder))
+
+    def find(self, name: str) -> Named:
+        """Find what a name means: a container's name or ID, an image's reference or ID, or a layer's name.
+
+        Raises:
+            ImageNotFound: nothing of this name.
+            AmbiguousName: the beginning of several IDs.
+        """
+        return naming.find(self.site, name)
+
+    def changes(self, name: str, other: str | None = None) -> Iterator[Change]:
+        """Give what differs between two trees, each a container, an image or a layer; mounts nothing where it can.
+
+        With one name: what a container changes against its image, what an
+        image's top layer changes against those below it. With two: what has to
+        be done to the first to make it the second. Sorted by path bytes.
+
+        Raises:
+            ImageNotFound, AmbiguousName: see `find`.
+        """
+        first = self.find(name)
+        before, after = (first.base, first.layer) if other is None else (first.layer, self.find(other).layer)
+        return differing.changes(self.site, before, after)
+
+    def export(self, name: str, *, profile: Profile = Profile.FULL, source_date_epoch: int | None = None) -> BinaryIO:
+        """Give the whole merged tree of a container, an image or a layer as one uncompressed tar; the caller closes it.
+
+        The same tree gives the same bytes, whichever driver holds it.
+        """
+        layer = self.find(name).layer
+        return differing.diff(self.site, None, layer, profile=profile, source_date_epoch=source_date_epoch)
+
+    def outgoing(self, image: str | Image) -> OutgoingImage:
+        """Describe an image for a destination of your own; see ``graphdrivers.images.saving`` and ``registry``."""
+        return going.outgoing(self.site, self._image(image))
+
+    def save(
+        self,
+        names: Sequence[str | Image],
+        sink: BinaryIO,
+        *,
+        form: str = "oci",
+        compression: str = "none",
+        source_date_epoch: int | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        """Write images into one tar. The same images give the same bytes; each layer is the tar that was imported.
+
+        Args:
+            names: one or more images. One named by a reference gets that name only.
+            sink: takes the tar; left open. After an error what it got is garbage.
+            form: ``oci`` (an OCI layout that ``docker load`` takes too) or ``docker`` (as before Docker 25).
+            compression: of the layers of an OCI layout: ``none``, ``gzip`` or ``zstd``.
+            source_date_epoch: the time of every member, in seconds.
+            progress: called with the bytes of layers read so far; see `saving.bytes_to_read`.
+
+        Raises:
+            ImageNotFound, AmbiguousName
+            DigestMismatch, ArchiveError: a layer is damaged; the error names it.
+            ValueError: an unknown form or compression.
+        """
+        chosen = [self._outgoing_as(name) for name in names]
+        epoch = source_date_epoch
+        if form == "oci":
+            saving.save_oci(chosen, sink, compression=compression, source_date_epoch=epoch, progress=progress)
+        elif form == "docker" and compression == "none":
+            saving.save_docker(chosen, sink, source_date_epoch=epoch, progress=progress)
+        else:
+            raise ValueError(f"no form {form!r} with compression {compression!r}")
+
+    def pull(
+        self,
+        reference: str,
+        *,
+        platform: str | Platform | None = None,
+        limits: Limits = Limits(),
+        watch: Watch | None = None,
+        **connection: "Unpack[ConnectionOptions]",
+    ) -> Image:
+        """Bring an image in from a registry, straight into layers, and only what is missing here.
+
+        Args:
+            reference: ``NAME[:TAG][@DIGEST]``.
+            platform: which one of several; by default this machine's.
+            limits: what the image may ask for.
+            watch: told how it goes.
+            **connection: see `registry.connection.connect`.
+
+        Raises:
+            InvalidReference: there is no such image.
+            AuthenticationFailed, RegistryError: the registry refuses, or cannot be reached.
+            DigestMismatch, ArchiveError: it gave something else than it promised.
+        """
+        from graphdrivers.api import registries  # noqa: PLC0415 - see TYPE_CHECKING above
+
+        return registries.pull(self.site, reference, platform=platform, limits=limits, watch=watch, **connection)
+
+    def push(
+        self,
+        image: str | Image,
+        reference: str,
+        *,
+        compression: str = "gzip",
+        mount_from: Sequence[str] = (),
+        progress: "PushProgress | None" = None,
+        jobs: int = 3,
+        **connection: "Unpack[ConnectionOptions]",
+    ) -> "Pushed":
+        """Send an image to a registry: only layers that it lacks, and the manifest last.
+
+        Args:
+            image: which, or its name.
+            reference: ``NAME[:TAG]``, the repository with its host and the tag.
+            compression: of what has to be sent: ``gzip``, ``zstd`` or ``none``.
+            mount_from: other repositories of that registry that may have the layers.
+            progress: called while layers are sent.
+            jobs: layers at a time.
+            **connection: see `registry.connection.connect`.
+
+        Raises:
+            ImageNotFound, InvalidReference
+            AuthenticationFailed, RegistryError: the registry refuses, or cannot be reached.
+        """
+        from graphdrivers.api import registries  # noqa: PLC0415 - see TYPE_CHECKING above
+
+        return registries.push(
+            self.site,
+            self._image(image),
+            reference,
+            compression=compression,
+            mount_from=mount_from,
+            progress=progress,
+            jobs=jobs,
+            **connection,
+        )
+
+    def open_layer(self, layer: Layer) -> BinaryIO:
+        """Open the identical uncompressed tar that a layer of an image was made of; verified while it is read."""
+        return tars.open_tar(self.site, layer)
+
+    def unused(self) -> list[str]:
+        """Give the layers that `collect` would remove."""
+        return collect.unused(self.site)
+
+    def collect(self) -> Collected:
+        """Remove the layers that no image, container, checkpoint, mount or lease needs."""
+        return collect.drop_unused(self.site, collect.unused(self.site))
+
+    def explain(self, name: str) -> list[Need]:
+        """Give what keeps the top layer of a container, image or layer; empty where nothing does.
+
+        Raises:
+            ImageNotFound, AmbiguousName: see `find`.
+        """
+        layer = self.find(name).layer
+        return [] if layer is None else explain.needs_of(self.site, layer)
+
+    def check(self, *, deep: bool = False, observe: Observe | None = None) -> Iterator[Fault]:
+        """Look for damage, and give each; changes nothing.
+
+        Args:
+            deep: read every file of every image's layers, and name each that is not what it was.
+            observe: told how it goes.
+        """
+        return check.check(self.site, deep=deep, observe=observe)
+
+    def repair(
+        self,
+        faults: Sequence[Fault],
+        sources: Sequence[sources.Image] = (),
+        *,
+        limits: Limits = Limits(),
+        began: Callable[[str], object] | None = None,
+    ) -> Repaired:
+        """Repair what `check` found: leftovers are removed, damaged layers made anew from ``sources``.
+
+        Args:
+            faults: what to repair.
+            sources: opened images (`opening.open_image`, `registry.pulling.open_remote`) that have the layers.
+            limits: what their layers may ask for.
+            began: called with the name of each layer that is being made anew.
+
+        Raises:
+            StoreCorrupt: the ledger itself is damaged; nothing was done.
+        """
+        return repair.repair(self.site, faults, bringing.finder(sources), limits=limits, began=began)
+
+    def close(self) -> None:
+        """Let go of the driver and the ledger. Idempotent."""
+        self.site.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def layer_of(self, image: str | Image) -> str:
+        """Give the name of an image's top layer in the driver.
+
+        Raises:
+            ImageNotFound: there is no such image, or it has no layers.
+        """
+        chosen = self._image(image)
+        if chosen.top is None:
+            raise errors.ImageNotFound(chosen.image_id, ", for it has no layers: nothing to see")
+        return chosen.top
+
+    def _outgoing_as(self, name: str | Image) -> OutgoingImage:
+        """Describe an image; one asked for by one of its references goes under that name alone."""
+        found = self.outgoing(name)
+        reference = images.full_reference(name) if isinstance(name, str) else None
+        return attrs.evolve(found, names=(reference,)) if reference in found.names else found
+
+    def _image(self, image: str | Image) -> Image:
+        return image if isinstance(image, Image) else self.image(image)
+
+    def _init_tar(self, image: Image) -> bytes:
+        """Find out what the image lacks of the mount points and files that every container has."""
+        working = image.settings.get("WorkingDir")
+        wanted = [working] if isinstance(working, str) and working else []
+        with self._root_of(image) as root:
+            try:
+                return initlayer.init_tar(root, wanted)
+            except errors.InvalidRunOption:  # no folder to make; whoever runs the image is told
+                return initlayer.init_tar(root)
+
+    @contextlib.contextmanager
+    def _root_of(self, image: Image) -> Iterator[int]:
+        """Open the root of an image's merged tree, an empty one for an image without layers."""
+        if image.top is not None:
+            with mounts.opened(self.site.driver.mounts(image.top, view=True)) as root:
+                yield root
+            return
+        with tempfile.TemporaryDirectory() as empty:
+            root = os.open(empty, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                yield root
+            finally:
+                os.close(root)

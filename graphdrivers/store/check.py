@@ -1,0 +1,190 @@
+"""What is damaged in a store: its ledger, its layers, and (deeply) every file of every layer of an image."""
+
+import enum
+import hashlib
+import io
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import BinaryIO, cast
+
+import attrs
+
+from graphdrivers import errors
+from graphdrivers.archive.restore import Damage
+from graphdrivers.archive.verify import verify
+from graphdrivers.driver import Driver
+from graphdrivers.model import LayerRecord
+from graphdrivers.store import ledger, mounted, names, recover, tars, trees
+from graphdrivers.store.ledger import Layer
+from graphdrivers.store.site import Site
+
+
+class FaultKind(enum.StrEnum):
+    """What is wrong."""
+
+    LEDGER = "ledger"
+    """The ledger's file is damaged."""
+    LOST = "lost"
+    """The ledger has a layer that the driver does not have, or that has lost its header record."""
+    UNKNOWN = "unknown"
+    """A layer of ours, or a record, that the ledger does not have."""
+    STATE = "state"
+    """Driver and ledger disagree about a layer's parent, or whether it is sealed."""
+    UNFINISHED = "unfinished"
+    """Something that a dead process left half done, and that could not be finished."""
+    MOUNT = "mount"
+    """A mount that nobody holds."""
+    DAMAGED = "damaged"
+    """A path of a layer is not what it was."""
+
+
+@attrs.frozen
+class Fault:
+    """One thing that is wrong."""
+
+    kind: FaultKind
+    layer: str
+    """Its name; empty where it is none of a layer."""
+    path: str
+    """Inside the layer, absolute; empty where it is the layer as a whole."""
+    detail: str
+    """In one line, for people."""
+
+
+Observe = Callable[[int, int], object]
+"""Called with how many layers are checked, and how many there are to check."""
+
+
+def check(site: Site, *, deep: bool = False, observe: Observe | None = None) -> Iterator[Fault]:
+    """Look for damage; changes nothing. What other processes are making or removing right now is left out.
+
+    Args:
+        site: the store.
+        deep: read every file of every layer of an image, and hold it against
+            its checksum, its attributes and the layer's DiffID. A path that is
+            damaged in a layer is not told again of those on top of it: what they
+            hold there can be judged only when it is whole again.
+        observe: told how it goes.
+    """
+    for complaint in site.database.is_sound():
+        yield Fault(FaultKind.LEDGER, "", "", complaint)
+    yield from _structure(site)
+    if not deep:
+        return
+    layers = [layer for layer in image_layers(site) if _is_there(site, layer)]
+    damaged: dict[str | None, set[str]] = {None: set()}
+    for number, layer in enumerate(layers):
+        if observe is not None:
+            observe(number, len(layers))
+        below = damaged.get(layer.parent, set())
+        found = [fault for fault in check_layer(site, layer) if fault.path not in below or not fault.path]
+        damaged[layer.name] = below | {fault.path for fault in found}
+        yield from found
+    if observe is not None:
+        observe(len(layers), len(layers))
+
+
+def image_layers(site: Site) -> list[Layer]:
+    """Give all layers of images, parents first."""
+    query = f"""
+        WITH RECURSIVE depths (layer, depth) AS (
+            SELECT name, 0 FROM layers WHERE parent IS NULL
+            UNION ALL SELECT name, depth + 1 FROM layers JOIN depths ON parent = layer)
+        SELECT {ledger.COLUMNS} FROM layers JOIN depths ON layer = name
+        WHERE state = 'ready' AND diff_id IS NOT NULL ORDER BY depth, name"""  # noqa: S608 - constants
+    return [ledger.layer_of(row) for row in site.database.read(query)]
+
+
+def check_layer(site: Site, layer: Layer) -> Iterator[Fault]:
+    """Read a layer of an image and name each path that is not what its tar made it."""
+    damages: list[Damage] = []
+    try:
+        with ExitStack() as stack:
+            original = _Hashed(stack.enter_context(tars.open_tar(site, layer, damages.append)))
+            present = stack.enter_context(site.driver.diff(layer.name))
+            lower = None if layer.parent is None else stack.enter_context(trees.opened(site, layer.parent))
+            capabilities = site.driver.support.capabilities
+            stream = cast("BinaryIO", original)
+            found = list(verify(stream, present, capabilities, lower=lower, damages=damages))
+            for finding in found:
+                path = "/" + os.fsdecode(finding.path)
+                yield Fault(FaultKind.DAMAGED, layer.name, path, f"{finding.kind}: {finding.detail}")
+            if not found and not damages and original.digest() != layer.diff_id:
+                detail = f"no file's checksum is wrong, but together they are {original.digest()}, not {layer.diff_id}"
+                yield Fault(FaultKind.DAMAGED, layer.name, "", detail)
+    except (errors.GraphDriverError, OSError) as error:
+        yield Fault(FaultKind.DAMAGED, layer.name, "", str(error))
+
+
+class _Hashed(io.RawIOBase):
+    """A stream whose bytes are hashed on their way."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        super().__init__()
+        self._read = stream.read
+        self._hash = hashlib.sha256()
+
+    def readable(self) -> bool:
+        """Say yes."""
+        return True
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Read from the stream."""
+        piece = self._read(size)
+        self._hash.update(piece)
+        return piece
+
+    def digest(self) -> str:
+        """Give the digest of what was read."""
+        return f"sha256:{self._hash.hexdigest()}"
+
+
+def _structure(site: Site) -> Iterator[Fault]:
+    """Hold ledger, driver, records and mounts against each other."""
+    there = {record.name: record for record in site.driver.layers()}
+    known = {row[0]: row for row in site.database.read("SELECT name, parent, state, diff_id, holder FROM layers")}
+    records = set(os.listdir(os.path.join(site.folder, "records")))
+    for name in sorted({name for name in there if names.is_own(name)} | records):
+        # Asked again: it may have come or gone since the driver was asked.
+        if name not in known and not site.database.one("SELECT 1 FROM layers WHERE name = ?", (name,)):
+            yield Fault(FaultKind.UNKNOWN, name, "", "the ledger does not know it")
+    for name, parent, state, diff_id, holder in known.values():
+        if state != "ready":
+            if recover.is_dead(holder):
+                yield Fault(FaultKind.UNFINISHED, name, "", f"{state}, by a process that is gone")
+            continue
+        found = there.get(name) or _found_now(site.driver, name)
+        if found is None:
+            yield from _if_still_there(site, name, FaultKind.LOST, "the driver does not have it any more")
+        else:
+            yield from _disagreements(site, name, parent, diff_id, found)
+        if diff_id is not None and name not in records and not os.path.exists(site.record_path(name)):
+            yield from _if_still_there(site, name, FaultKind.LOST, "its header record is gone")
+    for held in mounted.all_held(site):
+        if mounted.is_over(held):
+            yield Fault(FaultKind.MOUNT, held.layer, "", f"mounted at {held.target!r} by a process that is gone")
+
+
+def _disagreements(
+    site: Site, name: str, parent: str | None, diff_id: str | None, found: LayerRecord
+) -> Iterator[Fault]:
+    if found.parent != parent:
+        detail = f"its parent is {found.parent!r} in the driver, {parent!r} in the ledger"
+        yield from _if_still_there(site, name, FaultKind.STATE, detail)
+    if diff_id is not None and not found.sealed:
+        yield from _if_still_there(site, name, FaultKind.STATE, "it is a layer of an image, and not sealed")
+
+
+def _if_still_there(site: Site, name: str, kind: FaultKind, detail: str) -> Iterator[Fault]:
+    """Give a fault, unless the layer was removed since."""
+    if site.database.one("SELECT 1 FROM layers WHERE name = ? AND state = 'ready'", (name,)):
+        yield Fault(kind, name, "", detail)
+
+
+def _found_now(driver: Driver, name: str) -> LayerRecord | None:
+    return next((record for record in driver.layers() if record.name == name), None)
+
+
+def _is_there(site: Site, layer: Layer) -> bool:
+    return bool(site.database.one("SELECT 1 FROM layers WHERE name = ? AND state = 'ready'", (layer.name,)))

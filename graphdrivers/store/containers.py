@@ -1,0 +1,366 @@
+"""Containers: a writable layer over an init layer over an image; made, branched, taken back and removed.
+
+What a container *is* at any moment is its present writable layer. A checkpoint
+or a fork seals that layer and goes on in a new child of it, so it costs what
+the driver needs to seal and to create, and no tar is made.
+"""
+
+import contextlib
+import io
+import os
+from collections.abc import Callable, Sequence
+
+import attrs
+
+from graphdrivers import errors
+from graphdrivers.model import LayerSpec
+from graphdrivers.store import collect, images, ledger, making, mounted, names
+from graphdrivers.store.database import Row, Step
+from graphdrivers.store.holders import Holder
+from graphdrivers.store.site import Site
+
+COLUMNS = "container_id, name, image_id, init, layer, size, touched, created"
+
+CREATED = "created"
+"""The point that every container has: as it was when it was made."""
+
+
+@attrs.frozen
+class Container:
+    """One container, as the ledger has it."""
+
+    container_id: str
+    """64 hex digits."""
+    name: str
+    image_id: str | None
+    init: str
+    """Its init layer, or that of the container it was forked from."""
+    layer: str
+    """The writable layer."""
+    size: int | None
+    """Limit of the writable layer, in bytes."""
+    touched: bool
+    """The writable layer may have been written to."""
+    created: int
+    """When, in ns since the epoch."""
+
+
+@attrs.frozen
+class Checkpoint:
+    """A state that a container can be taken back to."""
+
+    point: str
+    layer: str
+    created: int
+    """When, in ns since the epoch."""
+
+
+def create(
+    site: Site, name: str | None, *, image_id: str | None, parent: str | None, init_tar: bytes, size: int | None = None
+) -> Container:
+    """Make a container. Atomic, and durable as the store is.
+
+    Args:
+        site: the store.
+        name: what to call it; ``None`` for the beginning of its ID.
+        image_id: the image it is of.
+        parent: that image's top layer; ``None`` for an image without layers.
+        init_tar: what the init layer holds, an uncompressed layer tar.
+        size: limit of its writable layer in bytes.
+
+    Raises:
+        ContainerExists, InvalidContainerName: the name cannot be had.
+        ImageNotFound, LayerNotFound: the image was removed.
+        NotSupported: the driver cannot limit sizes here.
+    """
+    container_id = os.urandom(32).hex()
+    chosen = names.validate_container_name(container_id[:12] if name is None else name)
+    init, layer = names.init_layer(container_id), names.container_layer(container_id)
+    made = Container(container_id, chosen, image_id, init, layer, size, touched=False, created=ledger.now())
+
+    def fill() -> None:
+        site.driver.create(init, parent)
+        if init_tar:
+            site.driver.apply(init, io.BytesIO(init_tar))
+        site.driver.seal(init)
+        site.driver.create(layer, init, LayerSpec(size=size))
+
+    _make(site, made, [(init, parent), (layer, init)], fill)
+    return made
+
+
+def find(site: Site, name: str) -> Container:
+    """Give a container by its name, its ID or the beginning of its ID.
+
+    Raises:
+        ContainerNotFound, AmbiguousName
+    """
+    query = f"SELECT {COLUMNS} FROM containers WHERE ready AND "  # noqa: S608 - constants
+    rows = site.database.read(f"{query} (name = ? OR container_id = ?)", (name, name))
+    if not rows and name and all(char in "0123456789abcdef" for char in name):
+        rows = site.database.read(f"{query} container_id GLOB ?", (f"{name}*",))
+    if not rows:
+        raise errors.ContainerNotFound(name)
+    if len(rows) > 1:
+        raise errors.AmbiguousName(name, f"{len(rows)} containers have an ID that begins so")
+    return _container(rows[0])
+
+
+def everything(site: Site) -> list[Container]:
+    """Give all containers, oldest first."""
+    query = f"SELECT {COLUMNS} FROM containers WHERE ready ORDER BY created, name"  # noqa: S608 - constants
+    return [_container(row) for row in site.database.read(query)]
+
+
+def remove(site: Site, container: Container) -> collect.Collected:
+    """Remove a container with its checkpoints, and the layers that only it needs.
+
+    It is gone, durably, before the first layer is deleted.
+
+    Raises:
+        ContainerInUse: it is mounted.
+        ContainerNotFound: another process was faster.
+    """
+    with site.lock(f"container:{container.container_id}"):
+        container = find(site, container.container_id)  # its layer may be another one by now
+        refuse_mounted(site, container)
+        with site.database.write(durable=site.is_durable) as step:
+            key = (container.container_id,)
+            points = [row[0] for row in step.execute("SELECT layer FROM checkpoints WHERE container_id = ?", key)]
+            step.execute("DELETE FROM checkpoints WHERE container_id = ?", key)
+            if not step.execute("DELETE FROM containers WHERE container_id = ?", key).rowcount:
+                raise errors.ContainerNotFound(container.name)
+            marked = collect.mark_unused(step, [container.init, *points, container.layer])
+        return collect.sweep(site, marked)
+
+
+def fork(site: Site, container: Container, name: str) -> Container:
+    """Make a second container of the present state of the first; both are free to diverge. Atomic.
+
+    Costs a seal and two creates of the driver; one create when nothing was
+    written since the last branch.
+
+    Raises:
+        ContainerInUse: it is mounted, and this driver cannot branch what is.
+        ContainerExists, InvalidContainerName, ChainTooDeep
+    """
+    container_id = os.urandom(32).hex()
+    names.validate_container_name(name)
+    with site.lock(f"container:{container.container_id}"):
+        if site.database.one("SELECT 1 FROM containers WHERE name = ?", (name,)):
+            raise errors.ContainerExists(name)
+        base = _branch_point(site, container.container_id)
+        layer = names.container_layer(container_id)
+        made = attrs.evolve(
+            find(site, container.container_id),
+            container_id=container_id,
+            name=name,
+            layer=layer,
+            touched=False,
+            created=ledger.now(),
+        )
+        spec = LayerSpec(size=container.size)
+        kept = Checkpoint(CREATED, base, made.created)
+        _make(site, made, [(layer, base)], lambda: site.driver.create(layer, base, spec), kept)
+    return made
+
+
+def checkpoint(site: Site, container: Container, point: str | None = None) -> Checkpoint:
+    """Keep the present state under a name, by default the next number. Atomic.
+
+    Raises:
+        ContainerInUse: it is mounted, and this driver cannot branch what is.
+        CheckpointExists, InvalidContainerName, ChainTooDeep
+    """
+    with site.lock(f"container:{container.container_id}"):
+        taken = {one.point for one in points_of(site, container)} | {CREATED}
+        if point is None:
+            point = next(str(number) for number in range(1, len(taken) + 2) if str(number) not in taken)
+        names.validate_container_name(point)
+        if point in taken:
+            raise errors.CheckpointExists(container.name, point)
+        base = _branch_point(site, container.container_id)
+        kept = Checkpoint(point, base, ledger.now())
+        with site.database.write(durable=site.is_durable) as step:
+            _keep(step, container, kept)
+    return kept
+
+
+def points_of(site: Site, container: Container) -> list[Checkpoint]:
+    """Give a container's checkpoints, oldest first, without `CREATED`."""
+    return [one for one in _kept(site, container) if one.point != CREATED]
+
+
+def rollback(site: Site, container: Container, point: str | None = None) -> Container:
+    """Take a container back to a checkpoint, by default the latest; what was written since is dropped. Atomic.
+
+    Other checkpoints stay, later ones too.
+
+    Raises:
+        ContainerInUse: it is mounted.
+        CheckpointNotFound
+    """
+    with site.lock(f"container:{container.container_id}"):
+        present = find(site, container.container_id)
+        refuse_mounted(site, present)
+        base = _layer_at(site, present, point)
+        layer, marked = _grow(site, present, base)
+        collect.sweep(site, marked)
+    return attrs.evolve(present, layer=layer, touched=False)
+
+
+def forget(site: Site, container: Container, point: str) -> None:
+    """Drop a checkpoint; its layer goes when nothing else needs it.
+
+    Raises:
+        CheckpointNotFound
+        InvalidContainerName: the point is `CREATED`, which stays as long as the container.
+    """
+    if point == CREATED:
+        raise errors.InvalidContainerName(point, "this point stays as long as the container")
+    with site.lock(f"container:{container.container_id}"):
+        layer = _layer_at(site, container, point)
+        with site.database.write(durable=site.is_durable) as step:
+            key = (container.container_id, point)
+            step.execute("DELETE FROM checkpoints WHERE container_id = ? AND point = ?", key)
+            marked = collect.mark_unused(step, [layer])
+        collect.sweep(site, marked)
+
+
+def writable(site: Site, container: Container) -> Container:
+    """Give the container with a writable layer that can be written to, noting that it will be.
+
+    A branch that was cut by a crash leaves it sealed; then this makes the child
+    that the branch would have made. The caller holds the container's lock.
+    """
+    present = find(site, container.container_id)
+    try:
+        site.driver.mounts(present.layer)
+    except errors.LayerSealed:
+        _grow(site, present, present.layer)
+        present = find(site, present.container_id)
+    if not present.touched:
+        with site.database.write() as step:
+            step.execute("UPDATE containers SET touched = 1 WHERE container_id = ?", (present.container_id,))
+    return attrs.evolve(present, touched=True)
+
+
+def refuse_mounted(site: Site, container: Container) -> None:
+    """Raise ContainerInUse where somebody has it mounted."""
+    for held in mounted.still_held(site, container.layer):
+        who = f" by process {held.holder.pid}" if held.holder else ""
+        raise errors.ContainerInUse(container.name, f": mounted at {held.target!r}{who}")
+
+
+def _branch_point(site: Site, container_id: str) -> str:
+    """Give a sealed layer that holds the container's present state; the container goes on in a child of it."""
+    present = find(site, container_id)
+    refuse_mounted(site, present)
+    if not present.touched:
+        return ledger.find_layer(site.database, present.layer).parent or present.init
+    _refuse_too_deep(site, present.layer)
+    site.driver.settle(present.layer)
+    site.driver.seal(present.layer)
+    _grow(site, present, present.layer)
+    return present.layer
+
+
+def _refuse_too_deep(site: Site, layer: str) -> None:
+    """Raise ChainTooDeep where a layer could have no child: once sealed, its container could not go on."""
+    limit = site.driver.support.capabilities.max_depth
+    depth = len(ledger.stack_of(site.database, layer)) + 1
+    if limit is not None and depth > limit:
+        raise errors.ChainTooDeep(layer, depth, limit)
+
+
+def _grow(site: Site, container: Container, base: str) -> tuple[str, list[str]]:
+    """Let a container go on in a new child of ``base``, which is sealed. Atomic.
+
+    Returns:
+        That layer, and the layers that nothing needs any more, for `collect.sweep`.
+    """
+    layer = names.container_layer(container.container_id)
+    with site.database.write() as step:
+        ledger.intend(step, layer, base, Holder.here())
+    try:
+        with site.syncing() as sync:
+            site.driver.create(layer, base, LayerSpec(size=container.size))
+            sync()
+        with site.database.write(durable=site.is_durable) as step:
+            ledger.complete(step, layer)
+            values = (layer, container.container_id)
+            step.execute("UPDATE containers SET layer = ?, touched = 0 WHERE container_id = ?", values)
+            marked = collect.mark_unused(step, [container.layer])
+    except BaseException:
+        with contextlib.suppress(errors.GraphDriverError, OSError):  # opening the store tries again
+            making.undo(site, layer)
+        raise
+    return layer, marked
+
+
+def _keep(step: Step, container: Container, kept: Checkpoint) -> None:
+    values = (container.container_id, kept.point, kept.layer, kept.created)
+    step.execute("INSERT INTO checkpoints (container_id, point, layer, created) VALUES (?, ?, ?, ?)", values)
+
+
+def _kept(site: Site, container: Container) -> list[Checkpoint]:
+    query = "SELECT point, layer, created FROM checkpoints WHERE container_id = ? ORDER BY created, point"
+    return [Checkpoint(*row) for row in site.database.read(query, (container.container_id,))]
+
+
+def _layer_at(site: Site, container: Container, point: str | None) -> str:
+    if point == CREATED:  # a fork was made of the state that it has a checkpoint of
+        return next((one.layer for one in _kept(site, container) if one.point == CREATED), container.init)
+    kept = points_of(site, container)
+    for one in reversed(kept):
+        if point is None or one.point == point:
+            return one.layer
+    raise errors.CheckpointNotFound(container.name, point or "", (CREATED, *(one.point for one in kept)))
+
+
+def _make(
+    site: Site,
+    made: Container,
+    layers: Sequence[tuple[str, str | None]],
+    fill: Callable[[], None],
+    kept: Checkpoint | None = None,
+) -> None:
+    """Record a new container and its new layers (lowest first), let the driver make them, and acknowledge."""
+    with site.database.write() as step:
+        if step.execute("SELECT 1 FROM containers WHERE name = ?", (made.name,)).fetchone():
+            raise errors.ContainerExists(made.name)
+        if made.image_id is not None:
+            images.refuse_missing(step, made.image_id)
+        for name, parent in layers:
+            ledger.intend(step, name, parent, Holder.here())
+        step.execute(
+            f"INSERT INTO containers ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - constants
+            (*attrs.astuple(made),),
+        )
+    try:
+        with site.syncing() as sync:
+            fill()
+            sync()
+        with site.database.write(durable=site.is_durable) as step:
+            for name, _parent in layers:
+                ledger.complete(step, name)
+            step.execute("UPDATE containers SET ready = 1 WHERE container_id = ?", (made.container_id,))
+            if kept is not None:
+                _keep(step, made, kept)
+    except BaseException:
+        with contextlib.suppress(errors.GraphDriverError, OSError):  # opening the store tries again
+            undo(site, made.container_id, [name for name, _parent in layers])
+        raise
+
+
+def undo(site: Site, container_id: str, layers: Sequence[str]) -> None:
+    """Take back a container that was never acknowledged, with the layers (lowest first) made for it. Idempotent."""
+    with site.database.write() as step:
+        step.execute("DELETE FROM containers WHERE container_id = ? AND NOT ready", (container_id,))
+    for name in reversed(layers):
+        making.undo(site, name)
+
+
+def _container(row: Row) -> Container:
+    container_id, name, image_id, init, layer, size, touched, created = row
+    return Container(container_id, name, image_id, init, layer, size, bool(touched), created)

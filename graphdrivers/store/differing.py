@@ -1,0 +1,53 @@
+"""What differs between two layers of a store, whatever lies between them."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from graphdrivers import naivediff
+from graphdrivers.archive.compare import compare
+from graphdrivers.archive.entries import Difference, Tree
+from graphdrivers.archive.plain import EmptyTree
+from graphdrivers.archive.produce import produce
+from graphdrivers.model import Change, Profile
+from graphdrivers.store import ledger, trees
+from graphdrivers.store.site import Site
+
+
+def changes(site: Site, base: str | None, top: str | None) -> Iterator[Change]:
+    """Give what has to be done to the merged tree of ``base`` to make it that of ``top``, sorted by path bytes.
+
+    ``None`` is an empty tree.
+
+    Costs what changed where ``top`` stands on ``base`` and the driver knows its
+    changes; else both trees are walked.
+    """
+    if top is not None and _parent(site, top) == base:
+        return site.driver.changes(top)
+    return naivediff.listed(differences(site, base, top))
+
+
+def diff(
+    site: Site,
+    base: str | None,
+    top: str | None,
+    *,
+    profile: Profile = Profile.FULL,
+    source_date_epoch: int | None = None,
+) -> BinaryIO:
+    """Give the same as an uncompressed layer tar; the caller closes it."""
+    if top is not None and _parent(site, top) == base:
+        return site.driver.diff(top, profile=profile, source_date_epoch=source_date_epoch)
+    return produce(differences(site, base, top), profile=profile, source_date_epoch=source_date_epoch)
+
+
+def differences(site: Site, base: str | None, top: str | None) -> Iterator[Difference]:
+    """Compare two merged trees; both stay open until the iterator is at its end or closed."""
+    with contextlib.ExitStack() as stack:
+        lower: Tree = EmptyTree() if base is None else stack.enter_context(trees.opened(site, base))
+        upper: Tree = EmptyTree() if top is None else stack.enter_context(trees.opened(site, top))
+        yield from compare(lower, upper)
+
+
+def _parent(site: Site, layer: str) -> str | None:
+    return ledger.find_layer(site.database, layer).parent

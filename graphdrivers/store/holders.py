@@ -1,0 +1,67 @@
+"""Who holds something: a process, told from a later one that got the same number.
+
+Source: proc_pid_stat(5), field ``starttime``; random(4), ``boot_id``.
+"""
+
+import functools
+import os
+from typing import Self
+
+import attrs
+
+
+@attrs.frozen
+class Holder:
+    """One process of one boot of this machine."""
+
+    boot: str
+    pid: int
+    started: int
+    """Clock ticks after boot."""
+
+    @classmethod
+    def here(cls) -> Self:
+        """Give this process."""
+        pid = os.getpid()
+        return cls(boot_id(), pid, _started(pid) or 0)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read what ``str`` wrote."""
+        boot, pid, started = text.rsplit(":", 2)
+        return cls(boot, int(pid), int(started))
+
+    def __str__(self) -> str:
+        """Write it for the ledger."""
+        return f"{self.boot}:{self.pid}:{self.started}"
+
+    def is_alive(self) -> bool:
+        """Say whether the process still runs. One that we may not look at counts as alive."""
+        return self.boot == boot_id() and _started(self.pid) in {self.started, -1}
+
+
+@functools.cache
+def boot_id() -> str:
+    """Give what is new at each start of the machine."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
+
+
+def mount_namespace() -> str:
+    """Give what tells this process's mount namespace from others."""
+    return os.readlink("/proc/self/ns/mnt")
+
+
+def _started(pid: int) -> int | None:
+    """Give when a process was started; ``None`` when there is none, -1 when it is hidden from us."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            text = file.read()
+    except FileNotFoundError:
+        return None
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        return -1
+    fields = text.rpartition(b")")[2].split()
+    return None if fields[0] in {b"Z", b"X"} else int(fields[19])

@@ -1,0 +1,183 @@
+"""Making one layer: intent in the ledger, the driver's work, the disk, then the ledger again.
+
+A crash between any two of these leaves a row in state 'making' whose holder is
+dead; `graphdrivers.store.recover` takes it back. Nothing looks at the layer
+before it is 'ready'.
+"""
+
+import contextlib
+import io
+import os
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, cast
+
+import attrs
+
+from graphdrivers import errors
+from graphdrivers.archive import compression
+from graphdrivers.model import Applied, ChainID, DiffID, Limits, Progress
+from graphdrivers.store import files, ledger, names
+from graphdrivers.store.database import Step
+from graphdrivers.store.holders import Holder
+from graphdrivers.store.ledger import Layer
+from graphdrivers.store.site import Durability, Site
+
+
+@attrs.frozen(eq=False)
+class Made:
+    """A layer that is filled and sealed, but not acknowledged yet."""
+
+    name: str
+    parent: Layer | None
+    applied: Applied
+    tar_size: int
+    sync: Callable[[], None]
+    """Makes it durable."""
+
+    @property
+    def chain_id(self) -> ChainID:
+        """The ChainID of the stack that it is the top of."""
+        return names.chain_id(None if self.parent is None else self.parent.chain_id, self.applied.diff_id)
+
+
+class Counted(io.RawIOBase):
+    """A stream that counts what is read from it."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        """Read ``stream``, which stays the caller's."""
+        super().__init__()
+        self._read = stream.read
+        self.count = 0
+        """Bytes read."""
+
+    def readable(self) -> bool:
+        """Say yes."""
+        return True
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Read from the stream."""
+        piece = self._read(size)
+        self.count += len(piece)
+        return piece
+
+
+@contextlib.contextmanager
+def making(
+    site: Site,
+    parent: Layer | None,
+    tar: BinaryIO,
+    *,
+    expected: DiffID | None = None,
+    limits: Limits = Limits(),
+    progress: Progress | None = None,
+) -> Iterator[Made]:
+    """Unpack an uncompressed tar into a new sealed layer; in the block it waits for `acknowledge`.
+
+    What was not acknowledged when the block ends is removed again.
+
+    Args:
+        site: the store.
+        parent: what it stands on; acknowledged, or in the making by the caller.
+        tar: read to its end.
+        expected: the DiffID that it must have.
+        limits: what the tar may ask for.
+        progress: called with the tar's bytes consumed so far.
+
+    Raises:
+        DigestMismatch: it has another DiffID.
+        ArchiveError, OSError: see `driver.Driver.apply`.
+    """
+    name = names.image_layer()
+    with site.database.write() as step:
+        ledger.intend(step, name, None if parent is None else parent.name, Holder.here())
+    try:
+        with site.syncing() as sync:
+            site.driver.create(name, None if parent is None else parent.name)
+            counted = Counted(tar)
+            applied = _fill(site, name, counted, limits, progress)
+            _check(applied, expected)
+            site.driver.seal(name)
+            yield Made(name, parent, applied, counted.count, sync)
+    except BaseException:
+        with contextlib.suppress(errors.GraphDriverError, OSError):  # recover tries again
+            undo(site, name)
+        raise
+    if site.database.one("SELECT 1 FROM layers WHERE name = ? AND state = 'making'", (name,)):
+        undo(site, name)
+
+
+def acknowledge(site: Site, made: Made, lease: str) -> Layer:
+    """Make a layer durable and record it as ready; from now on it is there. Durable, atomic.
+
+    Where another process has acknowledged the same stack meanwhile, that one is
+    given, and `making` removes ours.
+
+    Raises:
+        LayerNotFound: the layer was taken back meanwhile, or the one below it was never acknowledged.
+    """
+    chain = made.chain_id
+    if site.durability is Durability.FILE:
+        files.sync_each(site.driver, made.name)
+    made.sync()
+    with site.database.write(durable=site.is_durable) as step:
+        there = step.execute("SELECT name FROM layers WHERE chain_id = ? AND state = 'ready'", (chain,)).fetchone()
+        name = there[0] if there else made.name
+        if not there:
+            _refuse_orphan(step, made)
+            ledger.complete(step, name, made.applied, chain, made.tar_size)
+        hold(step, lease, name)
+    return ledger.find_layer(site.database, name)
+
+
+def hold(step: Step, lease: str, layer: str, *, expires: int | None = None) -> None:
+    """Let a lease keep a layer, as long as this process lives."""
+    values = (lease, layer, expires, str(Holder.here()))
+    step.execute("INSERT OR REPLACE INTO leases (lease, layer, expires, holder) VALUES (?, ?, ?, ?)", values)
+
+
+def undo(site: Site, name: str) -> None:
+    """Take back a layer that was not acknowledged, and what is kept beside it; one that was stays. Idempotent."""
+    if site.database.one("SELECT 1 FROM layers WHERE name = ? AND state = 'ready'", (name,)):
+        return  # what failed came after the acknowledgement (Ctrl-C, somebody's callback)
+    site.driver.remove(name)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(site.record_path(name))
+    with site.database.write() as step:
+        step.execute("DELETE FROM layers WHERE name = ?", (name,))
+
+
+def fill_again(site: Site, layer: Layer, blob: BinaryIO, limits: Limits) -> None:
+    """Make a layer that the ledger has and the driver lost; ``blob`` is its tar, and closed here.
+
+    Raises:
+        DigestMismatch: it is another tar; what was made of it is removed.
+    """
+    try:
+        with blob, compression.open_plain(blob, limits) as plain:
+            site.driver.create(layer.name, layer.parent)
+            _check(_fill(site, layer.name, Counted(plain), limits, None), layer.diff_id)
+            site.driver.seal(layer.name)
+    except BaseException:
+        with contextlib.suppress(errors.GraphDriverError, OSError):
+            site.driver.remove(layer.name)
+        raise
+
+
+def _refuse_orphan(step: Step, made: Made) -> None:
+    """Raise LayerNotFound where the layer below was filled, and could not be made durable or recorded."""
+    if made.parent is None:
+        return
+    below = made.parent.name
+    if not step.execute("SELECT 1 FROM layers WHERE name = ? AND state = 'ready'", (below,)).fetchone():
+        raise errors.LayerNotFound(below)
+
+
+def _fill(site: Site, name: str, tar: Counted, limits: Limits, progress: Progress | None) -> Applied:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    with open(os.open(site.record_path(name), flags, 0o600), "wb") as record:
+        return site.driver.apply(name, cast("BinaryIO", tar), headers=record, limits=limits, progress=progress)
+
+
+def _check(applied: Applied, expected: DiffID | None) -> None:
+    if expected is not None and applied.diff_id != expected:
+        raise errors.DigestMismatch("the uncompressed layer", expected, applied.diff_id)

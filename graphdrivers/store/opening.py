@@ -1,0 +1,84 @@
+"""The only way into a store: its driver chosen, its ledger opened, and what a crash left repaired."""
+
+import contextlib
+import os
+from collections.abc import Mapping
+
+from graphdrivers import errors, loading
+from graphdrivers.driver import Driver
+from graphdrivers.linux import durable
+from graphdrivers.store import names
+from graphdrivers.store.database import Database
+from graphdrivers.store.recover import Problem, recover
+from graphdrivers.store.site import Durability, Site
+
+_DRIVER = "driver"
+
+
+def open_site(
+    root: str,
+    *,
+    driver: str = loading.AUTO,
+    options: Mapping[str, str] = loading.NO_OPTIONS,
+    durability: Durability = Durability.LAYER,
+) -> tuple[Site, list[Problem]]:
+    """Open the store in ``root``, making it (mode 0700) where it is missing; the caller closes it.
+
+    Returns:
+        The store's place, and what could not be repaired.
+
+    Raises:
+        PriorDriverState: the store was made with another driver.
+        DriverUnavailable, DriverNotFound, DriverConflict, InvalidOption: see `loading.load_driver`.
+        StoreVersion, StoreCorrupt, LockTimeout: see `database.Database`; also corrupt is one without its ledger.
+    """
+    place = os.path.realpath(root)
+    for folder in (place, *(os.path.join(place, name) for name in ("store", "store/records", "mounts"))):
+        _make_private(folder)
+    with contextlib.ExitStack() as stack:
+        database = stack.enter_context(contextlib.closing(Database(os.path.join(place, "store"))))
+        made_with = _driver_of(database)
+        if made_with is not None and driver not in {loading.AUTO, made_with}:
+            raise errors.PriorDriverState(place, (made_with,), driver)
+        chosen = made_with or driver
+        home = place if chosen == loading.AUTO else os.path.join(place, chosen)
+        loaded = stack.enter_context(contextlib.closing(loading.load_driver(chosen, home, options)))
+        if made_with is None:
+            _begin(place, database, loaded)
+        site = Site(place, loaded, database, durability)
+        problems = recover(site)
+        stack.pop_all()
+    return site, problems
+
+
+def _driver_of(database: Database) -> str | None:
+    row = database.one("SELECT value FROM facts WHERE key = ?", (_DRIVER,))
+    return None if row is None else str(row[0])
+
+
+def _begin(place: str, database: Database, driver: Driver) -> None:
+    """Record the driver, and make the names of the new folders durable.
+
+    Raises:
+        PriorDriverState: another process began with another driver at the same time.
+        StoreCorrupt: the driver has layers of a store already: it was not empty, its ledger is lost.
+    """
+    with database.write(durable=True) as step:
+        first = step.execute("INSERT OR IGNORE INTO facts (key, value) VALUES (?, ?)", (_DRIVER, driver.name)).rowcount
+        lost = sum(names.is_own(layer.name) for layer in driver.layers()) if first else 0
+        if lost:
+            raise errors.StoreCorrupt(place, f"the ledger is lost, but {lost} layer(s) are there; put it back")
+    made_with = _driver_of(database)
+    if made_with != driver.name:
+        raise errors.PriorDriverState(place, (str(made_with),), driver.name)
+    for folder in (os.path.join(place, "store"), place, os.path.dirname(place)):
+        durable.fsync_directory(folder)
+
+
+def _make_private(folder: str) -> None:
+    """Make a directory that only its owner enters, whatever the umask. Idempotent."""
+    try:
+        os.makedirs(folder, mode=0o700)
+    except FileExistsError:
+        return
+    os.chmod(folder, 0o700)

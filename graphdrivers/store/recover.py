@@ -1,0 +1,155 @@
+"""What opening a store repairs: work that its process did not live to finish.
+
+Costs as much as there is unfinished. Only after a restart of the machine (when
+a power cut may have taken what was not durable) all layers are compared with
+the ledger. One thing that resists is told and does not keep the others.
+"""
+
+import functools
+import os
+from collections.abc import Callable
+
+import attrs
+
+from graphdrivers import errors
+from graphdrivers.store import collect, ledger, making, mounted, names
+from graphdrivers.store.holders import Holder, boot_id
+from graphdrivers.store.site import Site
+
+_BOOT = "boot"
+
+
+@attrs.frozen
+class Problem:
+    """Something that could not be repaired now."""
+
+    what: str
+    """A layer, or the driver."""
+    reason: str
+    is_leftover: bool = True
+    """False for a layer that is lost."""
+
+
+def recover(site: Site) -> list[Problem]:
+    """Finish or take back what was cut short. Idempotent; what living processes do is left alone."""
+    problems: list[Problem] = []
+    _try(problems, site.driver.name, site.driver.settle)
+    rebooted = _boot_of(site) != boot_id()
+    if not rebooted and not _is_unfinished(site):
+        return problems
+    with site.lock("recover"):
+        for row in _dead_layers(site):
+            _try(problems, row.name, functools.partial(_finish, site, row))
+        _drop_dead_containers(site)
+        _drop_dead_leases(site)
+        for layer in mounted.over(site):
+            _try(problems, layer, functools.partial(mounted.reap, site, layer))
+        if rebooted:
+            problems += compare(site, repair=True)
+            _remember_boot(site)
+    return problems
+
+
+def compare(site: Site, *, repair: bool) -> list[Problem]:
+    """Hold the driver's layers, the records beside them and the ledger against each other.
+
+    Where it may ``repair``: our own layers and records that the ledger does not
+    know are removed. A layer that the ledger has and the driver lost stays in
+    the ledger, to be told about and brought back (`check`).
+    """
+    known = {row[0]: row[1] for row in site.database.read("SELECT name, state FROM layers")}
+    there = {record.name for record in site.driver.layers()}
+    problems = [
+        Problem(name, "the driver has lost this layer", is_leftover=False)
+        for name, state in sorted(known.items())
+        if state == "ready" and name not in there
+    ]
+    records = set(os.listdir(os.path.join(site.folder, "records")))
+    for name in sorted({layer for layer in there if names.is_own(layer)} | records):
+        if name in known:
+            continue
+        if repair:
+            _try(problems, name, functools.partial(making.undo, site, name))
+        else:
+            problems.append(Problem(name, "the ledger does not know this layer"))
+    return problems
+
+
+@attrs.frozen
+class _Unfinished:
+    name: str
+    state: str
+
+
+def _finish(site: Site, row: _Unfinished) -> None:
+    if row.state == "removing":
+        resisted = collect.sweep(site, [row.name]).resisted
+        if resisted:
+            raise errors.LayerInUse(row.name, resisted[0][1])
+        return
+    with site.database.write() as step:
+        step.execute("DELETE FROM containers WHERE NOT ready AND (layer = :name OR init = :name)", {"name": row.name})
+    making.undo(site, row.name)
+
+
+def _dead_layers(site: Site) -> list[_Unfinished]:
+    """Give unfinished layers whose makers or removers are gone, children first."""
+    query = """
+        WITH RECURSIVE depths (layer, depth) AS (
+            SELECT name, 0 FROM layers WHERE state != 'ready'
+            UNION SELECT name, depth + 1 FROM layers JOIN depths ON parent = layer WHERE state != 'ready')
+        SELECT name, state, holder, max(depth) AS deepest FROM layers JOIN depths ON layer = name
+        WHERE state != 'ready' GROUP BY name ORDER BY deepest DESC, name"""
+    return [_Unfinished(name, state) for name, state, holder, _ in site.database.read(query) if is_dead(holder)]
+
+
+def _is_unfinished(site: Site) -> bool:
+    """Ask cheaply whether a dead process left anything."""
+    query = """
+        SELECT holder FROM layers WHERE state != 'ready' UNION SELECT holder FROM leases
+        UNION SELECT holder FROM mounts WHERE holder IS NOT NULL"""
+    return any(is_dead(row[0]) for row in site.database.read(query))
+
+
+def _drop_dead_containers(site: Site) -> None:
+    """Drop containers that were never acknowledged and have no layer in the making any more."""
+    with site.database.write() as step:
+        step.execute(
+            """DELETE FROM containers WHERE NOT ready AND NOT EXISTS
+               (SELECT 1 FROM layers WHERE name IN (containers.layer, containers.init) AND state = 'making')"""
+        )
+
+
+def _drop_dead_leases(site: Site) -> None:
+    rows = site.database.read("SELECT DISTINCT lease, holder, expires FROM leases")
+    over = [lease for lease, holder, expires in rows if _is_over(holder, expires)]
+    if over:
+        with site.database.write() as step:
+            step.executemany("DELETE FROM leases WHERE lease = ?", [(lease,) for lease in over])
+
+
+def _is_over(holder: str | None, expires: int | None) -> bool:
+    """A lease with an end lives until then; one without lives as long as its process."""
+    return expires < ledger.now() if expires is not None else is_dead(holder)
+
+
+def is_dead(holder: str | None) -> bool:
+    """Say whether a row's holder is a process that is gone."""
+    return holder is not None and not Holder.parse(holder).is_alive()
+
+
+def _boot_of(site: Site) -> str | None:
+    row = site.database.one("SELECT value FROM facts WHERE key = ?", (_BOOT,))
+    return None if row is None else str(row[0])
+
+
+def _remember_boot(site: Site) -> None:
+    with site.database.write() as step:
+        step.execute("INSERT OR REPLACE INTO facts (key, value) VALUES (?, ?)", (_BOOT, boot_id()))
+
+
+def _try(problems: list[Problem], what: str, repair: Callable[[], object]) -> None:
+    try:
+        repair()
+    except (errors.GraphDriverError, OSError) as error:
+        problems.append(Problem(what, str(error)))
