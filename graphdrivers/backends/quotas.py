@@ -45,9 +45,9 @@ LIMIT = "limit"
 TRIAL = "layer"
 """Name of the folder of a trial, and of a layer in the making: both are swept alike."""
 
-_SPARE = 128
-"""Blocks that must be free for a mount: xfs makes a directory only where it could take some fifty."""
-_MOUNTS = 32
+_SPARE = 256
+"""Blocks that must be free for a mount: xfs makes a directory only where as many as 152 could be taken for it."""
+_MOUNTS = 16
 """How often a full layer can be mounted again without anything being deleted from it."""
 
 _OVER = frozenset({errno.EDQUOT, errno.ENOSPC})

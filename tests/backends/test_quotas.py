@@ -371,7 +371,7 @@ def test_a_full_layer_is_mounted_again(limited: pathlib.Path, name: str) -> None
     with pytest.raises(OSError, match=r"quota|space|too full"):  # noqa: PT012 - some turn of them
         for turn in range(200):
             write(driver, "layer", f"more{turn}", 8 * MIB)
-    assert driver.usage("layer").disk < 4 * MIB + 33 * 128 * 4096
+    assert driver.usage("layer").disk < 4 * MIB + 17 * 256 * 4096
 
     driver.seal("layer")
     driver.remove("layer")
