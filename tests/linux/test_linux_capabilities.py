@@ -13,7 +13,7 @@ def test_the_capability_is_given_up_and_taken_back(root: None) -> None:
     if not namespaces.has_capability("CAP_SYS_RESOURCE"):
         pytest.skip("needs CAP_SYS_RESOURCE")
     seen: list[bool] = []
-    with pytest.raises(RuntimeError, match="stop"), capabilities.bound_by_limits():
+    with pytest.raises(RuntimeError, match="stop"), capabilities.bound_by_limits():  # noqa: PT012 - all is inside
         thread = threading.Thread(target=lambda: seen.append(namespaces.has_capability("CAP_SYS_RESOURCE")))
         thread.start()
         thread.join()
