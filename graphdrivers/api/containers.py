@@ -124,11 +124,12 @@ class Container:
 
         Raises:
             ContainerInUse: a process holds it.
+            LayerInUse: it is mounted in another mount namespace, and has to be unmounted there.
             OSError: ``EBUSY`` while files in it are open.
         """
         with self._locked():
-            held = mounted.holders_of(self._site, self.record().layer)
-            busy = [one for one in held if one.holder is not None]
+            held = mounted.still_held(self._site, self.record().layer)
+            busy = [one for one in held if one.holder is not None and one.holder.is_alive()]
             if busy:
                 raise errors.ContainerInUse(self.name, f" by process {busy[0].holder.pid}")  # type: ignore[union-attr]
             return [one.target for one in held if mounted.release(self._site, one, lazy=lazy)]

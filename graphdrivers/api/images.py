@@ -59,12 +59,14 @@ def find(site: Site, name: str) -> Image:
     Raises:
         ImageNotFound, AmbiguousName
     """
-    return of_record(site, images.find(site, name, full_reference(name)))
+    with site.database.snapshot():
+        return of_record(site, images.find(site, name, full_reference(name)))
 
 
 def everything(site: Site) -> list[Image]:
     """Give all images, newest first."""
-    return [of_record(site, record) for record in images.everything(site)]
+    with site.database.snapshot():
+        return [of_record(site, record) for record in images.everything(site)]
 
 
 def of_record(site: Site, record: images.ImageRecord) -> Image:

@@ -14,8 +14,8 @@ import attrs
 
 from graphdrivers import errors
 from graphdrivers.model import LayerSpec
-from graphdrivers.store import collect, ledger, making, mounted, names
-from graphdrivers.store.database import Row
+from graphdrivers.store import collect, images, ledger, making, mounted, names
+from graphdrivers.store.database import Row, Step
 from graphdrivers.store.holders import Holder
 from graphdrivers.store.site import Site
 
@@ -70,6 +70,7 @@ def create(
 
     Raises:
         ContainerExists, InvalidContainerName: the name cannot be had.
+        ImageNotFound, LayerNotFound: the image was removed.
         NotSupported: the driver cannot limit sizes here.
     """
     container_id = os.urandom(32).hex()
@@ -121,6 +122,7 @@ def remove(site: Site, container: Container) -> collect.Collected:
         ContainerNotFound: another process was faster.
     """
     with site.lock(f"container:{container.container_id}"):
+        container = find(site, container.container_id)  # its layer may be another one by now
         refuse_mounted(site, container)
         with site.database.write(durable=site.is_durable) as step:
             key = (container.container_id,)
@@ -145,6 +147,8 @@ def fork(site: Site, container: Container, name: str) -> Container:
     container_id = os.urandom(32).hex()
     names.validate_container_name(name)
     with site.lock(f"container:{container.container_id}"):
+        if site.database.one("SELECT 1 FROM containers WHERE name = ?", (name,)):
+            raise errors.ContainerExists(name)
         base = _branch_point(site, container.container_id)
         layer = names.container_layer(container_id)
         made = attrs.evolve(
@@ -156,7 +160,8 @@ def fork(site: Site, container: Container, name: str) -> Container:
             created=ledger.now(),
         )
         spec = LayerSpec(size=container.size)
-        _make(site, made, [(layer, base)], lambda: site.driver.create(layer, base, spec))
+        kept = Checkpoint(CREATED, base, made.created)
+        _make(site, made, [(layer, base)], lambda: site.driver.create(layer, base, spec), kept)
     return made
 
 
@@ -177,17 +182,13 @@ def checkpoint(site: Site, container: Container, point: str | None = None) -> Ch
         base = _branch_point(site, container.container_id)
         kept = Checkpoint(point, base, ledger.now())
         with site.database.write(durable=site.is_durable) as step:
-            step.execute(
-                "INSERT INTO checkpoints (container_id, point, layer, created) VALUES (?, ?, ?, ?)",
-                (container.container_id, kept.point, kept.layer, kept.created),
-            )
+            _keep(step, container, kept)
     return kept
 
 
 def points_of(site: Site, container: Container) -> list[Checkpoint]:
-    """Give a container's checkpoints, oldest first."""
-    query = "SELECT point, layer, created FROM checkpoints WHERE container_id = ? ORDER BY created, point"
-    return [Checkpoint(*row) for row in site.database.read(query, (container.container_id,))]
+    """Give a container's checkpoints, oldest first, without `CREATED`."""
+    return [one for one in _kept(site, container) if one.point != CREATED]
 
 
 def rollback(site: Site, container: Container, point: str | None = None) -> Container:
@@ -203,9 +204,7 @@ def rollback(site: Site, container: Container, point: str | None = None) -> Cont
         present = find(site, container.container_id)
         refuse_mounted(site, present)
         base = _layer_at(site, present, point)
-        layer = _grow(site, present, base)
-        with site.database.write(durable=site.is_durable) as step:
-            marked = collect.mark_unused(step, [present.layer])
+        layer, marked = _grow(site, present, base)
         collect.sweep(site, marked)
     return attrs.evolve(present, layer=layer, touched=False)
 
@@ -215,7 +214,10 @@ def forget(site: Site, container: Container, point: str) -> None:
 
     Raises:
         CheckpointNotFound
+        InvalidContainerName: the point is `CREATED`, which stays as long as the container.
     """
+    if point == CREATED:
+        raise errors.InvalidContainerName(point, "this point stays as long as the container")
     with site.lock(f"container:{container.container_id}"):
         layer = _layer_at(site, container, point)
         with site.database.write(durable=site.is_durable) as step:
@@ -236,7 +238,7 @@ def writable(site: Site, container: Container) -> Container:
         site.driver.mounts(present.layer)
     except errors.LayerSealed:
         _grow(site, present, present.layer)
-        present = find(site, container.container_id)
+        present = find(site, present.container_id)
     if not present.touched:
         with site.database.write() as step:
             step.execute("UPDATE containers SET touched = 1 WHERE container_id = ?", (present.container_id,))
@@ -245,8 +247,7 @@ def writable(site: Site, container: Container) -> Container:
 
 def refuse_mounted(site: Site, container: Container) -> None:
     """Raise ContainerInUse where somebody has it mounted."""
-    mounted.reap(site, container.layer)
-    for held in mounted.holders_of(site, container.layer):
+    for held in mounted.still_held(site, container.layer):
         who = f" by process {held.holder.pid}" if held.holder else ""
         raise errors.ContainerInUse(container.name, f": mounted at {held.target!r}{who}")
 
@@ -257,14 +258,27 @@ def _branch_point(site: Site, container_id: str) -> str:
     refuse_mounted(site, present)
     if not present.touched:
         return ledger.find_layer(site.database, present.layer).parent or present.init
+    _refuse_too_deep(site, present.layer)
     site.driver.settle(present.layer)
     site.driver.seal(present.layer)
     _grow(site, present, present.layer)
     return present.layer
 
 
-def _grow(site: Site, container: Container, base: str) -> str:
-    """Let a container go on in a new child of ``base``, which is sealed; give that layer. Atomic."""
+def _refuse_too_deep(site: Site, layer: str) -> None:
+    """Raise ChainTooDeep where a layer could have no child: once sealed, its container could not go on."""
+    limit = site.driver.support.capabilities.max_depth
+    depth = len(ledger.stack_of(site.database, layer)) + 1
+    if limit is not None and depth > limit:
+        raise errors.ChainTooDeep(layer, depth, limit)
+
+
+def _grow(site: Site, container: Container, base: str) -> tuple[str, list[str]]:
+    """Let a container go on in a new child of ``base``, which is sealed. Atomic.
+
+    Returns:
+        That layer, and the layers that nothing needs any more, for `collect.sweep`.
+    """
     layer = names.container_layer(container.container_id)
     with site.database.write() as step:
         ledger.intend(step, layer, base, Holder.here())
@@ -276,28 +290,47 @@ def _grow(site: Site, container: Container, base: str) -> str:
             ledger.complete(step, layer)
             values = (layer, container.container_id)
             step.execute("UPDATE containers SET layer = ?, touched = 0 WHERE container_id = ?", values)
+            marked = collect.mark_unused(step, [container.layer])
     except BaseException:
         with contextlib.suppress(errors.GraphDriverError, OSError):  # opening the store tries again
             making.undo(site, layer)
         raise
-    return layer
+    return layer, marked
+
+
+def _keep(step: Step, container: Container, kept: Checkpoint) -> None:
+    values = (container.container_id, kept.point, kept.layer, kept.created)
+    step.execute("INSERT INTO checkpoints (container_id, point, layer, created) VALUES (?, ?, ?, ?)", values)
+
+
+def _kept(site: Site, container: Container) -> list[Checkpoint]:
+    query = "SELECT point, layer, created FROM checkpoints WHERE container_id = ? ORDER BY created, point"
+    return [Checkpoint(*row) for row in site.database.read(query, (container.container_id,))]
 
 
 def _layer_at(site: Site, container: Container, point: str | None) -> str:
+    if point == CREATED:  # a fork was made of the state that it has a checkpoint of
+        return next((one.layer for one in _kept(site, container) if one.point == CREATED), container.init)
     kept = points_of(site, container)
-    if point == CREATED:
-        return container.init
     for one in reversed(kept):
         if point is None or one.point == point:
             return one.layer
     raise errors.CheckpointNotFound(container.name, point or "", (CREATED, *(one.point for one in kept)))
 
 
-def _make(site: Site, made: Container, layers: Sequence[tuple[str, str | None]], fill: Callable[[], None]) -> None:
+def _make(
+    site: Site,
+    made: Container,
+    layers: Sequence[tuple[str, str | None]],
+    fill: Callable[[], None],
+    kept: Checkpoint | None = None,
+) -> None:
     """Record a new container and its new layers (lowest first), let the driver make them, and acknowledge."""
     with site.database.write() as step:
         if step.execute("SELECT 1 FROM containers WHERE name = ?", (made.name,)).fetchone():
             raise errors.ContainerExists(made.name)
+        if made.image_id is not None:
+            images.refuse_missing(step, made.image_id)
         for name, parent in layers:
             ledger.intend(step, name, parent, Holder.here())
         step.execute(
@@ -312,6 +345,8 @@ def _make(site: Site, made: Container, layers: Sequence[tuple[str, str | None]],
             for name, _parent in layers:
                 ledger.complete(step, name)
             step.execute("UPDATE containers SET ready = 1 WHERE container_id = ?", (made.container_id,))
+            if kept is not None:
+                _keep(step, made, kept)
     except BaseException:
         with contextlib.suppress(errors.GraphDriverError, OSError):  # opening the store tries again
             undo(site, made.container_id, [name for name, _parent in layers])

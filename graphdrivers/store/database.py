@@ -178,8 +178,6 @@ class Database:
         """Tell SQLite's errors in our own words."""
         try:
             yield
-        except sqlite3.IntegrityError:
-            raise
         except sqlite3.DatabaseError as error:
             raise _translated(self.path, error) from error
 
@@ -202,4 +200,6 @@ def _translated(path: str, error: sqlite3.DatabaseError) -> Exception:
     for beginning, number in _ERRNO.items():
         if name.startswith(beginning):
             return OSError(number, f"{os.strerror(number)} ({name})", path)
+    if isinstance(error, sqlite3.IntegrityError):
+        return errors.StoreCorrupt(path, f"the ledger would contradict itself: {error}")
     return errors.StoreCorrupt(path, f"the ledger is damaged: {error}")

@@ -10,7 +10,7 @@ import attrs
 
 from graphdrivers import errors
 from graphdrivers.store import collect
-from graphdrivers.store.database import Row
+from graphdrivers.store.database import Row, Step
 from graphdrivers.store.site import Site
 
 _COLUMNS = "image_id, config, manifest, manifest_type, manifest_digest, layer, created"
@@ -107,8 +107,13 @@ def references_of(site: Site, image_id: str) -> list[str]:
 
 
 def tag(site: Site, image_id: str, reference: str) -> None:
-    """Let a name mean this image from now on. Durable, atomic, idempotent."""
+    """Let a name mean this image from now on. Durable, atomic, idempotent.
+
+    Raises:
+        ImageNotFound: it was removed.
+    """
     with site.database.write(durable=site.is_durable) as step:
+        refuse_missing(step, image_id)
         step.execute("INSERT OR REPLACE INTO tags (reference, image_id) VALUES (?, ?)", (reference, image_id))
 
 
@@ -125,8 +130,10 @@ def remove(site: Site, image_id: str) -> collect.Collected:
 
     Raises:
         ImageInUse: containers stand on it.
+        ImageNotFound: another process was faster.
     """
     with site.database.write(durable=site.is_durable) as step:
+        refuse_missing(step, image_id)
         users = [row[0] for row in step.execute("SELECT name FROM containers WHERE image_id = ?", (image_id,))]
         if users:
             raise errors.ImageInUse(image_id, f"the image is used by container {', '.join(map(repr, users[:5]))}")
@@ -135,6 +142,12 @@ def remove(site: Site, image_id: str) -> collect.Collected:
         step.execute("DELETE FROM images WHERE image_id = ?", (image_id,))
         marked = collect.mark_unused(step, [row[0]] if row and row[0] else [])
     return collect.sweep(site, marked)
+
+
+def refuse_missing(step: Step, image_id: str) -> None:
+    """Raise ImageNotFound where there is no such image (any more)."""
+    if not step.execute("SELECT 1 FROM images WHERE image_id = ?", (image_id,)).fetchone():
+        raise errors.ImageNotFound(image_id, "")
 
 
 def put_blob(site: Site, blob: BlobRecord) -> None:

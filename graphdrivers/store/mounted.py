@@ -8,12 +8,13 @@ an earlier boot, and of mounts that somebody has taken away, count no more.
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import attrs
 
 from graphdrivers import errors
 from graphdrivers.linux import mountinfo, mounts
+from graphdrivers.model import Mount
 from graphdrivers.store.holders import Holder, boot_id, mount_namespace
 from graphdrivers.store.site import Site
 
@@ -37,7 +38,13 @@ class Held:
 
 def holders_of(site: Site, layer: str) -> list[Held]:
     """Give who holds a layer mounted now."""
-    return [held for held in _rows(site, layer) if is_over(held) is False]
+    return [held for held in _rows(site, layer) if not is_over(held)]
+
+
+def still_held(site: Site, layer: str) -> list[Held]:
+    """Drop holders that are over, and give those that are left: also dead ones, where files in the mount are open."""
+    reap(site, layer)
+    return _rows(site, layer)
 
 
 def all_held(site: Site) -> list[Held]:
@@ -56,23 +63,25 @@ def attach(site: Site, layer: str, *, view: bool, target: str | None = None, hol
         holder: the process that it ends with, ``None`` to keep it beyond any process.
 
     Raises:
-        LayerInUse: it is mounted writable somewhere else.
+        LayerInUse: it is mounted writable somewhere else, or another layer is mounted there.
         LayerSealed: a view is all that can be had of it.
+        LayerNotFound: it was removed a moment ago.
     """
+    where = site.mount_point(layer) if target is None else os.path.realpath(target)
+    for other in {held.layer for held in _rows(site) if held.target == where and held.layer != layer}:
+        reap(site, other)
     with site.lock(f"mount:{layer}"):
-        reap(site, layer)
+        _reap(site, layer)
         present = _rows(site, layer)
         plan = site.driver.mounts(layer, view=view)
         plain = mounts.plain_directory(plan)
         attached = plain is None or target is not None
-        where = site.mount_point(layer) if target is None else os.path.realpath(target)
         where = where if attached else plain or where
-        if not any(held.target == where and held.writable != view for held in present):
-            _refuse(layer, present, where, view=view)
-            if attached:
-                with _made(where) if target is None else contextlib.nullcontext():
-                    mounts.attach(plan, where)
-        return _record(site, Held(0, layer, where, attached, not view, mount_namespace(), boot_id(), holder))
+        wanted = Held(0, layer, where, attached, not view, mount_namespace(), boot_id(), holder)
+        if any(_same_place(held, wanted) and held.writable == wanted.writable for held in present):
+            return _record(site, wanted)
+        _refuse(present, wanted)
+        return _mounted(site, wanted, plan, own=target is None) if attached else _record(site, wanted)
 
 
 def release(site: Site, held: Held, *, lazy: bool = False) -> bool:
@@ -83,62 +92,112 @@ def release(site: Site, held: Held, *, lazy: bool = False) -> bool:
 
     Raises:
         OSError: ``EBUSY`` while files in it are open; it is held as before.
+        LayerInUse: it is mounted in another mount namespace, and has to be unmounted there.
         ReservedNameError: names that mean deletions were put aside.
     """
     with site.lock(f"mount:{held.layer}"):
-        others = [one for one in _rows(site, held.layer) if one.mount_id != held.mount_id and is_over(one) is False]
-        last = not any(one.target == held.target for one in others)
-        if last and held.attached and held.namespace == mount_namespace():
-            _detach(site, held, lazy=lazy)
-        with site.database.write() as step:
-            step.execute("DELETE FROM mounts WHERE mount_id = ?", (held.mount_id,))
-        if last:
+        others = [one for one in _rows(site, held.layer) if one.mount_id != held.mount_id and not is_over(one)]
+        last = not any(_same_place(one, held) for one in others)
+        if last and held.attached and held.boot == boot_id():
+            if held.namespace == mount_namespace():
+                _detach(site, held, others, lazy=lazy)
+            elif _namespace_lives(held.namespace):
+                raise errors.LayerInUse(held.layer, f"at {held.target!r} in another mount namespace")
+        _forget(site, held)
+        if last and not any(one.writable for one in others):
             site.driver.settle(held.layer)
         return last
 
 
-def reap(site: Site, layer: str | None = None) -> list[Held]:
-    """Drop holders that are over; unmount what only they held, and bring those layers to rest."""
-    over = [held for held in _rows(site, layer) if is_over(held)]
-    for held in over:
-        others = [one for one in _rows(site, held.layer) if one.mount_id != held.mount_id and one.target == held.target]
-        if not others and held.attached and held.boot == boot_id() and held.namespace == mount_namespace():
-            with contextlib.suppress(OSError):  # busy: whoever uses it still does
-                _detach(site, held, lazy=False)
-        with site.database.write() as step:
-            step.execute("DELETE FROM mounts WHERE mount_id = ?", (held.mount_id,))
-        if held.writable and not others:
-            with contextlib.suppress(errors.LayerError):
-                site.driver.settle(held.layer)
-    return over
+def over(site: Site) -> list[str]:
+    """Give the layers that have holders which are over, sorted."""
+    return sorted({held.layer for held in _rows(site) if is_over(held)})
+
+
+def reap(site: Site, layer: str) -> None:
+    """Drop holders of a layer that are over; unmount what only they held, and bring the layer to rest.
+
+    Where files in such a mount are open its holder stays: whoever uses it still does.
+    """
+    if any(is_over(held) for held in _rows(site, layer)):
+        with site.lock(f"mount:{layer}"):
+            _reap(site, layer)
 
 
 def is_over(held: Held) -> bool:
     """Say whether nobody holds this any more."""
     if held.boot != boot_id():
         return True
-    if held.holder is not None and not held.holder.is_alive():
-        return True
+    dead = held.holder is not None and not held.holder.is_alive()
+    if not held.attached:
+        return dead
     if held.namespace == mount_namespace():
-        return held.attached and mountinfo.mounted_at(held.target) is None
-    return held.holder is None and not _namespace_lives(held.namespace)
+        return dead or mountinfo.mounted_at(held.target) is None
+    # What a dead process mounted in another namespace stays mounted for as long as that lives.
+    return (dead or held.holder is None) and not _namespace_lives(held.namespace)
 
 
-def _refuse(layer: str, present: list[Held], where: str, *, view: bool) -> None:
+def _reap(site: Site, layer: str) -> None:
+    """Do what `reap` does; the caller has the lock."""
+    for held in [one for one in _rows(site, layer) if is_over(one)]:
+        others = [one for one in _rows(site, layer) if one.mount_id != held.mount_id]
+        shared = any(_same_place(one, held) for one in others)
+        if not shared and held.attached and held.boot == boot_id() and held.namespace == mount_namespace():
+            try:
+                _detach(site, held, others, lazy=False)
+            except OSError:
+                continue
+        _forget(site, held)
+        if held.writable and not shared:
+            with contextlib.suppress(errors.LayerError):
+                site.driver.settle(layer)
+
+
+def _same_place(one: Held, other: Held) -> bool:
+    """Say whether two share a mount; a folder that is used as it is is the same one in every namespace."""
+    return one.target == other.target and (not one.attached or one.namespace == other.namespace)
+
+
+def _refuse(present: list[Held], wanted: Held) -> None:
     """Refuse a second place for a writable mount, and a place where something else is mounted."""
     writable = [held.target for held in present if held.writable]
-    if not view and writable:
-        raise errors.LayerInUse(layer, f"at {writable[0]!r}")
-    if any(held.target == where for held in present):
-        raise errors.LayerInUse(layer, f"at {where!r}, in the other way")
+    if wanted.writable and writable:
+        raise errors.LayerInUse(wanted.layer, f"at {writable[0]!r}")
+    if any(_same_place(held, wanted) for held in present):
+        raise errors.LayerInUse(wanted.layer, f"at {wanted.target!r}, in the other way")
 
 
-def _detach(site: Site, held: Held, *, lazy: bool) -> None:
+def _mounted(site: Site, wanted: Held, plan: Sequence[Mount], *, own: bool) -> Held:
+    """Mount a layer. Its row comes first, as this process's: were it to die in between, that is found and undone."""
+    held = _record(site, attrs.evolve(wanted, holder=Holder.here()))
+    try:
+        with _made(held.target) if own else contextlib.nullcontext():
+            mounts.attach(plan, held.target)
+        try:
+            if wanted.holder is None:
+                with site.database.write() as step:
+                    step.execute("UPDATE mounts SET holder = NULL WHERE mount_id = ?", (held.mount_id,))
+        except BaseException:
+            _detach(site, held, [], lazy=True)
+            raise
+    except BaseException:
+        _forget(site, held)
+        raise
+    return attrs.evolve(held, holder=wanted.holder)
+
+
+def _detach(site: Site, held: Held, others: Sequence[Held], *, lazy: bool) -> None:
     if mountinfo.mounted_at(held.target) is not None:
         mounts.detach(held.target, lazy=lazy)
-    if held.target == site.mount_point(held.layer):
+    # Removing a directory takes away what is mounted on it in other namespaces.
+    if held.target == site.mount_point(held.layer) and not any(one.target == held.target for one in others):
         with contextlib.suppress(OSError):  # something else is mounted there or in it
             os.rmdir(held.target)
+
+
+def _forget(site: Site, held: Held) -> None:
+    with site.database.write() as step:
+        step.execute("DELETE FROM mounts WHERE mount_id = ?", (held.mount_id,))
 
 
 @contextlib.contextmanager
@@ -158,6 +217,12 @@ def _record(site: Site, held: Held) -> Held:
     values = (held.layer, held.target, held.attached, held.writable, held.namespace, held.boot)
     holder = None if held.holder is None else str(held.holder)
     with site.database.write() as step:
+        if not step.execute("SELECT 1 FROM layers WHERE name = ? AND state = 'ready'", (held.layer,)).fetchone():
+            raise errors.LayerNotFound(held.layer)
+        there = "SELECT layer FROM mounts WHERE target = ? AND namespace = ? AND layer != ?"
+        other = step.execute(there, (held.target, held.namespace, held.layer)).fetchone()
+        if other is not None:
+            raise errors.LayerInUse(other[0], f"at {held.target!r}")
         done = step.execute(
             "INSERT INTO mounts (layer, target, attached, writable, namespace, boot, holder) VALUES (?,?,?,?,?,?,?)",
             (*values, holder),
@@ -165,7 +230,7 @@ def _record(site: Site, held: Held) -> Held:
     return attrs.evolve(held, mount_id=done.lastrowid or 0)
 
 
-def _rows(site: Site, layer: str | None) -> list[Held]:
+def _rows(site: Site, layer: str | None = None) -> list[Held]:
     where = "" if layer is None else " WHERE layer = :layer"
     rows = site.database.read(f"SELECT {_COLUMNS} FROM mounts{where} ORDER BY mount_id", {"layer": layer})  # noqa: S608 - constants
     return [

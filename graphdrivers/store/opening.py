@@ -5,7 +5,9 @@ import os
 from collections.abc import Mapping
 
 from graphdrivers import errors, loading
+from graphdrivers.driver import Driver
 from graphdrivers.linux import durable
+from graphdrivers.store import names
 from graphdrivers.store.database import Database
 from graphdrivers.store.recover import Problem, recover
 from graphdrivers.store.site import Durability, Site
@@ -28,7 +30,7 @@ def open_site(
     Raises:
         PriorDriverState: the store was made with another driver.
         DriverUnavailable, DriverNotFound, DriverConflict, InvalidOption: see `loading.load_driver`.
-        StoreVersion, StoreCorrupt, LockTimeout: see `database.Database`.
+        StoreVersion, StoreCorrupt, LockTimeout: see `database.Database`; also corrupt is one without its ledger.
     """
     place = os.path.realpath(root)
     for folder in (place, *(os.path.join(place, name) for name in ("store", "store/records", "mounts"))):
@@ -42,7 +44,7 @@ def open_site(
         home = place if chosen == loading.AUTO else os.path.join(place, chosen)
         loaded = stack.enter_context(contextlib.closing(loading.load_driver(chosen, home, options)))
         if made_with is None:
-            _begin(place, database, loaded.name)
+            _begin(place, database, loaded)
         site = Site(place, loaded, database, durability)
         problems = recover(site)
         stack.pop_all()
@@ -54,10 +56,21 @@ def _driver_of(database: Database) -> str | None:
     return None if row is None else str(row[0])
 
 
-def _begin(place: str, database: Database, driver: str) -> None:
-    """Record the driver, and make the names of the new folders durable."""
+def _begin(place: str, database: Database, driver: Driver) -> None:
+    """Record the driver, and make the names of the new folders durable.
+
+    Raises:
+        PriorDriverState: another process began with another driver at the same time.
+        StoreCorrupt: the driver has layers of a store already: it was not empty, its ledger is lost.
+    """
     with database.write(durable=True) as step:
-        step.execute("INSERT OR IGNORE INTO facts (key, value) VALUES (?, ?)", (_DRIVER, driver))
+        first = step.execute("INSERT OR IGNORE INTO facts (key, value) VALUES (?, ?)", (_DRIVER, driver.name)).rowcount
+        lost = sum(names.is_own(layer.name) for layer in driver.layers()) if first else 0
+        if lost:
+            raise errors.StoreCorrupt(place, f"the ledger is lost, but {lost} layer(s) are there; put it back")
+    made_with = _driver_of(database)
+    if made_with != driver.name:
+        raise errors.PriorDriverState(place, (str(made_with),), driver.name)
     for folder in (os.path.join(place, "store"), place, os.path.dirname(place)):
         durable.fsync_directory(folder)
 

@@ -42,7 +42,8 @@ def recover(site: Site) -> list[Problem]:
             _try(problems, row.name, functools.partial(_finish, site, row))
         _drop_dead_containers(site)
         _drop_dead_leases(site)
-        mounted.reap(site)
+        for layer in mounted.over(site):
+            _try(problems, layer, functools.partial(mounted.reap, site, layer))
         if rebooted:
             problems += compare(site, repair=True)
             _remember_boot(site)
