@@ -44,7 +44,7 @@ def killed_before(number: int, action: Callable[[], object]) -> bool:
     return status != 0
 
 
-def arm(number: int, strike: Callable[[], object]) -> list[int]:  # noqa: C901 - flat
+def arm(number: int, strike: Callable[[], object]) -> list[int]:
     """Call ``strike`` before a change of files, mounts or the ledger, in this process that is not to last.
 
     SQLite's own calls are not seen; the statements that begin and end a step are, the latter before and after.
