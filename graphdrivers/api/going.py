@@ -15,12 +15,18 @@ from graphdrivers.store.ledger import Layer
 from graphdrivers.store.site import Site
 
 
-def outgoing(site: Site, image: Image) -> OutgoingImage:
-    """Describe an image for a destination; its layers are read when the destination asks for them."""
+def outgoing(site: Site, image: Image, repository: str | None = None) -> OutgoingImage:
+    """Describe an image for a destination; its layers are read when the destination asks for them.
+
+    Args:
+        site: the store.
+        image: which.
+        repository: the destination, where it is one: what was pushed to it or pulled from it before is there.
+    """
     named = _named_blobs(image)
     return OutgoingImage(
         config=image.config.text,
-        layers=tuple(_layer(site, layer, named) for layer in image.layers),
+        layers=tuple(_layer(site, layer, named, repository) for layer in image.layers),
         names=image.names,
         manifest=image.manifest,
         manifest_type=image.manifest_type,
@@ -33,13 +39,16 @@ def remember(site: Site, layers: Mapping[DiffID, Descriptor], repository: str) -
         images.put_blob(site, BlobRecord(found.digest, diff_id, found.size, found.media_type, repository))
 
 
-def _layer(site: Site, layer: Layer, named: Mapping[str, Descriptor]) -> OutgoingLayer:
+def _layer(site: Site, layer: Layer, named: Mapping[str, Descriptor], repository: str | None) -> OutgoingLayer:
     diff_id = layer.diff_id or DiffID("")
     known = images.blobs_of(site, diff_id)
-    chosen = next((named[blob.digest] for blob in known if blob.digest in named), None)
-    if chosen is None and known:
-        chosen = Descriptor(known[0].media_type, Digest(known[0].digest), known[0].size)
-    return OutgoingLayer(diff_id, layer.tar_size or 0, functools.partial(tars.open_tar, site, layer), chosen)
+    there = [blob for blob in known if repository is not None and blob.origin.startswith(repository)]
+    wanted = [*there, *(blob for blob in known if blob.digest in named), *known]
+    origin = None
+    if wanted:
+        blob = wanted[0]
+        origin = named.get(blob.digest) or Descriptor(blob.media_type, Digest(blob.digest), blob.size)
+    return OutgoingLayer(diff_id, layer.tar_size or 0, functools.partial(tars.open_tar, site, layer), origin)
 
 
 def _named_blobs(image: Image) -> dict[str, Descriptor]:

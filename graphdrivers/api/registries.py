@@ -60,7 +60,7 @@ def push(
     method = PushCompression(compression)
     with connect(wanted, **connection) as connected:
         pushed = pushing.push(
-            going.outgoing(site, image),
+            going.outgoing(site, image, wanted.repository),
             connected,
             compression=method,
             mount_from=mount_from,

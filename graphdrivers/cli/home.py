@@ -109,15 +109,22 @@ def opened(settings: Settings) -> Iterator[Home]:
     os.makedirs(os.path.join(settings.root, "locks"), mode=0o700, exist_ok=True)
     automatic = settings.driver == loading.AUTO
     home = settings.root if automatic else os.path.join(settings.root, validate_layer_name(settings.driver))
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", loading.FallbackWarning)
+    with fallback_told(settings):
         driver = loading.load_driver(settings.driver, home, settings.options)
-    for warning in caught:
-        output.message(settings, f"graphdriver: {warning.message}")
     output.message(settings, f"driver {driver.name} ({driver.support.engine}) in {driver.home}", level=1)
     with contextlib.closing(driver):
         driver.settle()
         yield Home(settings.root, driver)
+
+
+@contextlib.contextmanager
+def fallback_told(settings: Settings) -> Iterator[None]:
+    """Tell it in one line when the driver that is chosen in the block is only the best of what works."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", loading.FallbackWarning)
+        yield
+    for warning in caught:
+        output.message(settings, f"graphdriver: {warning.message}")
 
 
 def mounted(driver: Driver, layer: str) -> list[MountPoint]:

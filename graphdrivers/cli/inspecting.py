@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import click
 
 from graphdrivers import naivediff
-from graphdrivers.cli import home, output
+from graphdrivers.cli import completing, home, output
 from graphdrivers.cli.settings import Settings, global_options
 from graphdrivers.driver import Driver, Tells
 from graphdrivers.linux import filesystems
@@ -43,8 +43,8 @@ def status(settings: Settings) -> None:
         output.paragraph("note", note)
 
 
-@click.command()
-@click.argument("name")
+@click.command(epilog="Example: graphdriver layer inspect web")
+@click.argument("name", shell_complete=completing.layers)
 @global_options
 @click.pass_obj
 def inspect(settings: Settings, name: str) -> None:

@@ -1,5 +1,6 @@
 """``graphdriver layer``: the verbs of the driver contract on one layer, for scripts and debugging."""
 
+import contextlib
 import os
 from collections.abc import Iterable, Sequence
 
@@ -7,7 +8,7 @@ import attrs
 import click
 
 from graphdrivers import errors
-from graphdrivers.cli import home, output
+from graphdrivers.cli import completing, home, output, owners
 from graphdrivers.cli.lazy import Lazy, LazyGroup
 from graphdrivers.cli.settings import Settings, global_options, parse_size
 from graphdrivers.driver import Driver
@@ -32,27 +33,31 @@ def layer() -> None:
     """
 
 
-@layer.command()
+@layer.command(epilog="Example: graphdriver layer create web --parent base")
 @click.argument("name")
-@click.option("--parent", metavar="LAYER", help="A sealed layer that this one stands on.")
+@click.option(
+    "--parent", metavar="LAYER", shell_complete=completing.layers, help="A sealed layer that this one stands on."
+)
 @click.option("--size", metavar="SIZE", help="Limit of the layer's own content (10G); needs a driver with quotas.")
 @global_options
 @click.pass_obj
 def create(settings: Settings, name: str, parent: str | None, size: str | None) -> None:
     """Create an empty writable layer NAME."""
     spec = LayerSpec(size=None if size is None else parse_size(size))
+    owners.refuse_own(settings.root, name, *([] if parent is None else [parent]))
     with home.opened(settings) as place, place.locked(name, parent=parent):
         place.driver.create(name, parent, spec)
     if settings.json:
         output.document({"name": name, "parent": parent, "sealed": False})
 
 
-@layer.command()
-@click.argument("name")
+@layer.command(epilog="Example: graphdriver layer seal base")
+@click.argument("name", shell_complete=completing.layers)
 @global_options
 @click.pass_obj
 def seal(settings: Settings, name: str) -> None:
     """Make the layer NAME immutable, so that it can be a parent. Sealing again is fine."""
+    owners.refuse_own(settings.root, name)
     with home.opened(settings) as place, place.locked(name):
         place.check_filled(name)
         place.driver.seal(name)
@@ -60,8 +65,8 @@ def seal(settings: Settings, name: str) -> None:
         output.document({"name": name, "sealed": True})
 
 
-@layer.command()
-@click.argument("name")
+@layer.command(epilog="Example: graphdriver layer changes web")
+@click.argument("name", shell_complete=completing.layers)
 @global_options
 @click.pass_obj
 def changes(settings: Settings, name: str) -> None:
@@ -75,8 +80,8 @@ def changes(settings: Settings, name: str) -> None:
             click.echo(f"{change.kind.letter} {output.visible(change.path)}")
 
 
-@layer.command()
-@click.argument("name")
+@layer.command(epilog="Example: graphdriver layer usage base")
+@click.argument("name", shell_complete=completing.layers)
 @global_options
 @click.pass_obj
 def usage(settings: Settings, name: str) -> None:
@@ -90,15 +95,19 @@ def usage(settings: Settings, name: str) -> None:
     output.table(["bytes", "inodes", "disk"], rows, right=range(3))
 
 
-@layer.command("ls")
+@layer.command("ls", epilog="Example: graphdriver layer ls --json")
 @global_options
 @click.pass_obj
 def list_layers(settings: Settings) -> None:
     """List the layers, children before their parents."""
     with home.opened(settings) as place:
         found = list(_measured(place.driver))
+        with contextlib.closing(owners.Ledger(place.root)) as ledger:
+            owned = {record.name: ledger.owner_of(record.name) for record, _used in found}
     if settings.json:
-        output.document([{**attrs.asdict(record), "size": used.bytes} for record, used in found])
+        output.document(
+            [{**attrs.asdict(record), "size": used.bytes, "owner": owned[record.name]} for record, used in found]
+        )
         return
     rows = [
         [
@@ -106,10 +115,14 @@ def list_layers(settings: Settings) -> None:
             output.visible(record.parent or "-"),
             "sealed" if record.sealed else "writable",
             output.human_size(used.bytes),
+            output.one_line(owned[record.name] or "-"),
         ]
         for record, used in found
     ]
-    output.table(["name", "parent", "state", "size"], rows, right=[3])
+    if any(owned.values()):
+        output.table(["name", "parent", "state", "size", "owner"], rows, right=[3])
+    else:
+        output.table(["name", "parent", "state", "size"], [row[:-1] for row in rows], right=[3])
 
 
 def _measured(driver: Driver) -> Iterable[tuple[LayerRecord, Usage]]:
@@ -121,16 +134,17 @@ def _measured(driver: Driver) -> Iterable[tuple[LayerRecord, Usage]]:
             continue
 
 
-@layer.command("rm")
-@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@layer.command("rm", epilog="Example: graphdriver layer rm web base")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=completing.layers)
 @global_options
 @click.pass_obj
 def remove(settings: Settings, names: tuple[str, ...]) -> None:
     """Remove layers, in an order that works whatever the order they are named in.
 
     Nothing is removed when one of them does not exist or has a child that is
-    not named too.
+    not named too. Layers of images and containers are the store's.
     """
+    owners.refuse_own(settings.root, *names)
     with home.opened(settings) as place:
         ordered = _removal_order(list(place.driver.layers()), names)
         for name in ordered:

@@ -19,6 +19,31 @@ from graphdrivers.cli.settings import COMPLETION_VARIABLE, from_environment, glo
 PROGRAM = "graphdriver"
 
 _COMMANDS = {
+    "import": Lazy("graphdrivers.cli.importing", "import_image", "Bring in an image from a file or folder."),
+    "pull": Lazy("graphdrivers.cli.registry", "pull", "Bring in an image from a registry."),
+    "push": Lazy("graphdrivers.cli.registry", "push", "Send an image to a registry."),
+    "save": Lazy("graphdrivers.cli.outgoing", "save", "Write images into one tar."),
+    "images": Lazy("graphdrivers.cli.imagery", "list_images", "List the images."),
+    "inspect": Lazy("graphdrivers.cli.objects", "inspect", "All that is known of containers, images and layers."),
+    "history": Lazy("graphdrivers.cli.imagery", "history", "How an image was made."),
+    "tag": Lazy("graphdrivers.cli.imagery", "tag", "Give an image one more name."),
+    "rmi": Lazy("graphdrivers.cli.imagery", "rmi", "Remove images."),
+    "create": Lazy("graphdrivers.cli.containers", "create", "Make a container of an image."),
+    "ls": Lazy("graphdrivers.cli.containers", "list_containers", "List the containers."),
+    "rm": Lazy("graphdrivers.cli.containers", "remove", "Remove containers."),
+    "mount": Lazy("graphdrivers.cli.mountables", "mount", "Mount a container, or a view of an image."),
+    "umount": Lazy("graphdrivers.cli.mountables", "umount", "Unmount it, by its name or a path."),
+    "mounts": Lazy("graphdrivers.cli.mountables", "mounts", "How it would be mounted, as values."),
+    "fork": Lazy("graphdrivers.cli.containers", "fork", "A second container of the present state of one."),
+    "checkpoint": Lazy("graphdrivers.cli.containers", "checkpoint", "Keep a container's present state."),
+    "rollback": Lazy("graphdrivers.cli.containers", "rollback", "Take a container back to a checkpoint."),
+    "diff": Lazy("graphdrivers.cli.trees", "diff", "What a container changed, or what differs between two things."),
+    "export": Lazy("graphdrivers.cli.trees", "export", "A merged tree as one tar."),
+    "commit": Lazy("graphdrivers.cli.outgoing", "commit", "A new image of a container."),
+    "bundle": Lazy("graphdrivers.cli.bundling", "bundle", "A container as a bundle for crun or runc."),
+    "check": Lazy("graphdrivers.cli.soundness", "check", "What is damaged, and its repair."),
+    "explain": Lazy("graphdrivers.cli.soundness", "explain", "What keeps a thing alive."),
+    "gc": Lazy("graphdrivers.cli.collecting", "gc", "Remove layers that nothing needs."),
     "drivers": Lazy(
         "graphdrivers.cli.drivers", "drivers", "Every known driver: usable here or why not, and what it can."
     ),
@@ -64,7 +89,7 @@ def _version(context: click.Context, _option: click.Parameter, value: bool) -> N
 @global_options
 @click.option("--version", is_flag=True, callback=_version, expose_value=False, help="Print the version.")
 def application() -> None:
-    """Store the layers of container file systems and mount stacks of them."""
+    """Store container images as layers, make containers of them, and mount both."""
 
 
 def main() -> NoReturn:

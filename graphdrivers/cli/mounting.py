@@ -7,15 +7,15 @@ from collections.abc import Iterator
 import click
 
 from graphdrivers import errors
-from graphdrivers.cli import home, output
+from graphdrivers.cli import completing, home, output, owners
 from graphdrivers.cli.home import Home
 from graphdrivers.cli.settings import Settings, global_options
 from graphdrivers.linux import mountinfo, mounts
 from graphdrivers.model import validate_layer_name
 
 
-@click.command()
-@click.argument("name")
+@click.command(epilog='Example: cd "$(graphdriver layer mount web)"')
+@click.argument("name", shell_complete=completing.layers)
 @click.argument("target", required=False, type=click.Path(file_okay=False))
 @click.option("--view", is_flag=True, help="Read-only; the only way to mount a sealed layer.")
 @global_options
@@ -27,6 +27,8 @@ def mount(settings: Settings, name: str, target: str | None, *, view: bool) -> N
     driver keeps whole trees and nothing has to be mounted. The mount stays
     until 'layer umount'.
     """
+    if not view:
+        owners.refuse_own(settings.root, name)
     with home.opened(settings) as place, place.locked(name):
         place.check_filled(name)
         path, mounted = _mount(place, name, target, view=view)
@@ -71,8 +73,8 @@ def _made(where: str) -> Iterator[None]:
         raise
 
 
-@click.command()
-@click.argument("what", metavar="NAME|PATH")
+@click.command(epilog="Example: graphdriver layer umount web")
+@click.argument("what", metavar="NAME|PATH", shell_complete=completing.layers)
 @click.option("--lazy", is_flag=True, help="Detach now what is still busy; it goes when its last user does.")
 @global_options
 @click.pass_obj

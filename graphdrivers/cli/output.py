@@ -125,7 +125,9 @@ def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right:
             yield line
             continue
         head, last = line[:before], line[before:]
-        for part in textwrap.wrap(last, max(PLAIN_WIDTH - before, _LEAST), break_on_hyphens=False):
+        for part in textwrap.wrap(
+            last, max(PLAIN_WIDTH - before, _LEAST), break_long_words=False, break_on_hyphens=False
+        ):
             yield f"{head}{part}"
             head = " " * before
 

@@ -6,16 +6,18 @@ import stat
 import sys
 import zlib
 from collections.abc import Callable, Iterator
-from typing import BinaryIO, Protocol, cast
+from typing import Any, BinaryIO, Protocol, TypeVar, cast
 
 import attrs
 import click
 import zstandard
 
 from graphdrivers.archive import compression
-from graphdrivers.cli import files, home, output
+from graphdrivers.cli import completing, files, home, output, owners
 from graphdrivers.cli.settings import Settings, global_options
 from graphdrivers.model import Applied, Limits, Profile
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _CHUNK = 1 << 20
 """Bytes copied at a time."""
@@ -24,8 +26,8 @@ _GZIP = 31
 """``wbits`` that make zlib write a gzip header: its name and time fields are empty, so the bytes are reproducible."""
 
 
-@click.command()
-@click.argument("name")
+@click.command(epilog="Example: graphdriver layer apply base rootfs.tar.gz")
+@click.argument("name", shell_complete=completing.layers)
 @click.argument("tar", type=click.Path(dir_okay=False, allow_dash=True))
 @click.option("--headers", metavar="FILE", help="Keep the header record, which gives back the identical tar.")
 @global_options
@@ -37,6 +39,7 @@ def apply(settings: Settings, name: str, tar: str, headers: str | None) -> None:
     bzip2. When it is refused half way, the layer is of no use any more: remove it.
     """
     limits = Limits()
+    owners.refuse_own(settings.root, name)
     with contextlib.ExitStack() as stack:
         place = stack.enter_context(home.opened(settings))
         source = stack.enter_context(files.reading(tar))
@@ -103,23 +106,35 @@ _COMPRESSORS: dict[str, Callable[[], _Compressor]] = {
 }
 
 
-@click.command()
-@click.argument("name")
+def profile_option(command: _Command) -> _Command:
+    """Let a command that writes a tar take ``--profile``."""
+    option = click.option(
+        "--profile",
+        type=click.Choice([str(profile) for profile in Profile]),
+        default="full",
+        show_default=True,
+        help="How much: 'oci' is what Docker would write, 'full' all times, attributes and holes.",
+    )
+    return option(command)
+
+
+def compress_option(command: _Command) -> _Command:
+    """Let a command that writes a tar take ``--compress``."""
+    option = click.option(
+        "--compress",
+        type=click.Choice(list(_COMPRESSORS)),
+        default="none",
+        show_default=True,
+        help="Compress, with no name or time in the header.",
+    )
+    return option(command)
+
+
+@click.command(epilog="Example: graphdriver layer diff web -o web.tar.gz --compress gzip")
+@click.argument("name", shell_complete=completing.layers)
 @click.option("-o", "--output", "target", default="-", metavar="FILE", help="Where to; - (the default) is stdout.")
-@click.option(
-    "--profile",
-    type=click.Choice([str(profile) for profile in Profile]),
-    default="full",
-    show_default=True,
-    help="How much: 'oci' is what Docker would write, 'full' all times, attributes and holes.",
-)
-@click.option(
-    "--compress",
-    type=click.Choice(list(_COMPRESSORS)),
-    default="none",
-    show_default=True,
-    help="Compress, with no name or time in the header.",
-)
+@profile_option
+@compress_option
 @global_options
 @click.pass_obj
 def diff(settings: Settings, name: str, target: str, profile: str, compress: str) -> None:
@@ -129,16 +144,29 @@ def diff(settings: Settings, name: str, target: str, profile: str, compress: str
     after SOURCE_DATE_EPOCH, where it is set, become that time. FILE appears
     when it is complete; an interrupted diff leaves nothing.
     """
-    if settings.json and target == "-":
-        raise click.UsageError("--json prints to stdout, where the tar would go: add -o FILE")
+    refuse_json_on_stdout(settings, target)
     with contextlib.ExitStack() as stack:
         place = stack.enter_context(home.opened(settings))
         stack.enter_context(place.locked(name))
         place.check_filled(name)
         epoch = settings.source_date_epoch
         tar = stack.enter_context(place.driver.diff(name, profile=Profile(profile), source_date_epoch=epoch))
-        sink = stack.enter_context(files.writing(target))
-        report = stack.enter_context(output.progress(settings, f"diff {name}", None))
+        write(settings, tar, target, compress, f"diff {name}")
+
+
+def refuse_json_on_stdout(settings: Settings, target: str) -> None:
+    """Refuse to print a document where a tar goes.
+
+    Raises:
+        click.UsageError: both would go to stdout.
+    """
+    if settings.json and target == "-":
+        raise click.UsageError("--json prints to stdout, where the tar would go: add -o FILE")
+
+
+def write(settings: Settings, tar: BinaryIO, target: str, compress: str, label: str) -> None:
+    """Write a tar, compressed as asked for, to a file or stdout, and tell how much it was."""
+    with files.writing(target) as sink, output.progress(settings, label, None) as report:
         written = _copy(tar, sink, _COMPRESSORS[compress](), report)
     if settings.json:
         output.document({"path": target, "size": written})

@@ -14,7 +14,7 @@ Catch ``GraphDriverError`` for everything but failed system calls; those are
     ├── InvalidName, InvalidOption, InvalidDeviation, InvalidRunOption
     ├── LayerError
     │   └── LayerNotFound, LayerExists, LayerInUse, LayerSealed, LayerNotSealed,
-    │       LayerHasChildren, ChainTooDeep, ReservedNameError
+    │       LayerHasChildren, LayerOwned, ChainTooDeep, ReservedNameError
     ├── ArchiveError
     │   ├── MalformedArchive         not a tar, truncated, or a lying field
     │   ├── UnsafePath               a name that climbs out of the layer
@@ -24,6 +24,7 @@ Catch ``GraphDriverError`` for everything but failed system calls; those are
     ├── DigestMismatch
     ├── StoreError
     │   └── LockTimeout, StoreCorrupt, StoreVersion
+    ├── ObjectNotFound               no container, image or layer of a name
     ├── ImageError
     │   └── InvalidReference, InvalidManifest, BlobNotFound, RegistryError, AuthenticationFailed,
     │       ImageNotFound, ImageInUse, AmbiguousName, UserNotFound,
@@ -73,6 +74,7 @@ from graphdrivers.errors.layers import (
     LayerInUse,
     LayerNotFound,
     LayerNotSealed,
+    LayerOwned,
     LayerSealed,
     ReservedNameError,
 )
@@ -94,6 +96,7 @@ from graphdrivers.errors.stores import (
     InvalidManifest,
     InvalidReference,
     LockTimeout,
+    ObjectNotFound,
     RegistryError,
     StoreCorrupt,
     StoreError,
@@ -137,11 +140,13 @@ __all__ = [
     "LayerInUse",
     "LayerNotFound",
     "LayerNotSealed",
+    "LayerOwned",
     "LayerSealed",
     "LimitExceeded",
     "LockTimeout",
     "MalformedArchive",
     "NotSupported",
+    "ObjectNotFound",
     "PrerequisiteMissing",
     "PriorDriverState",
     "RegistryError",

@@ -108,3 +108,14 @@ class ReservedNameError(LayerError):
         """Name the first few paths."""
         names = ", ".join(repr(path) for path in self.paths[:5])
         return self.template.format(layer=self.layer, count=len(self.paths), names=names)
+
+
+@attrs.define(eq=False)
+class LayerOwned(LayerError):
+    """The layer belongs to the store, which alone changes and removes it."""
+
+    owner: str
+
+    template: ClassVar[str] = "layer {layer!r} belongs to {owner}"
+    remedy: ClassVar[str] = "leave it to the store: 'graphdriver rm', 'rmi' and 'gc' remove layers of its own"
+    exit_code: ClassVar[int] = 39

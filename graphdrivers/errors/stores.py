@@ -219,3 +219,22 @@ class InvalidContainerName(ContainerError):
     template: ClassVar[str] = "invalid name {container!r}: {reason}"
     remedy: ClassVar[str] = "use 1 to 128 letters, digits, '_', '.' and '-', a letter or digit first"
     exit_code: ClassVar[int] = 86
+
+
+@attrs.define(eq=False)
+class ObjectNotFound(GraphDriverError):
+    """Nothing of this name in the store: no container, no image, no layer."""
+
+    name: str
+    kinds: tuple[str, ...]
+
+    template: ClassVar[str] = "no such {kinds}: {name!r}"
+    remedy: ClassVar[str] = "'graphdriver ls', 'images' and 'layer ls' list what there is"
+    exit_code: ClassVar[int] = 65
+
+    @property
+    def message(self) -> str:
+        """Say what was looked for."""
+        *others, last = self.kinds or ("object",)
+        kinds = f"{', '.join(others)} or {last}" if others else last
+        return self.template.format(name=self.name, kinds=kinds)

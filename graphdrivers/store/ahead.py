@@ -61,13 +61,16 @@ class Ahead:
         if self._next is None:
             begun = _Begun()
             begun.enough.set()
-            begun.begin(self._open, number)
+            try:
+                begun.begin(self._open, number)
+            except BaseException:
+                begun.close()
+                raise
             return begun
         _, begun, future = self._next
         self._next = None
         begun.enough.set()
-        with contextlib.suppress(BaseException):  # `stream` raises it in its place
-            future.result()
+        begun.error = future.exception()
         return begun
 
 
@@ -81,18 +84,16 @@ class _Begun:
         self._chunks: list[bytes] = []
         self._scope = contextlib.ExitStack()
         self._tar: BinaryIO | None = None
-        self._error: BaseException | None = None
+        self.error: BaseException | None = None
+        """What reading ahead came to; it is raised where the stream gets there."""
 
     def begin(self, open_tar: Open, number: int) -> None:
         """Open the tar and read from it until there is `enough`."""
-        try:
-            self._tar = self._scope.enter_context(open_tar(number))
-            size = 0
-            while not self.enough.is_set() and size < AHEAD_MAX and (chunk := self._tar.read(CHUNK)):
-                self._chunks.append(chunk)
-                size += len(chunk)
-        except BaseException as error:  # noqa: BLE001 - raised again where the stream is read
-            self._error = error
+        self._tar = self._scope.enter_context(open_tar(number))
+        size = 0
+        while not self.enough.is_set() and size < AHEAD_MAX and (chunk := self._tar.read(CHUNK)):
+            self._chunks.append(chunk)
+            size += len(chunk)
 
     def stream(self) -> BinaryIO:
         """Give the whole tar."""
@@ -107,7 +108,7 @@ class _Begun:
         for index, chunk in enumerate(self._chunks):
             self._chunks[index] = b""  # a memory of it is not needed any more
             yield chunk
-        if self._error is not None:
-            raise self._error
+        if self.error is not None:
+            raise self.error
         while self._tar is not None and (chunk := self._tar.read(CHUNK)):
             yield chunk

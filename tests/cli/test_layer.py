@@ -58,7 +58,7 @@ def test_life_of_a_layer(any_cli: CommandLine, tar: bytes, tmp_path: pathlib.Pat
         ("web", "base", False),
         ("base", None, True),
     ]
-    assert set(listed[0]) == {"name", "parent", "sealed", "size"}
+    assert set(listed[0]) == {"name", "parent", "sealed", "size", "owner"}
     any_cli("layer", "rm", "base", "web")
     assert any_cli("layer", "ls").out == ""
 

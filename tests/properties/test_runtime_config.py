@@ -49,16 +49,16 @@ values = st.one_of(leaves, arrays, maps, st.lists(leaves, max_size=2))
 typed = st.fixed_dictionaries(
     {},
     optional={
-        "User": texts | good,
-        "Env": st.lists(good.map("A=".__add__) | texts, max_size=3),
+        "User": texts | st.sampled_from(["0", "12:34", ""]),
+        "Env": st.lists(texts.map("A=".__add__) | good.map("B=".__add__), max_size=3),
         "Cmd": arrays,
         "Entrypoint": arrays,
-        "WorkingDir": texts | st.just("/srv"),
+        "WorkingDir": texts | texts.map("/".__add__) | good.map("/".__add__),
         "Labels": st.dictionaries(texts, texts, max_size=3),
-        "Volumes": st.dictionaries(texts, st.just({}), max_size=3),
+        "Volumes": st.dictionaries(texts | texts.map("/".__add__), st.just({}), max_size=3),
     },
 )
-configs = st.one_of(values, typed, st.dictionaries(st.sampled_from(KEYS), values, max_size=4))
+configs = st.one_of(typed, typed, st.dictionaries(st.sampled_from(KEYS), values, max_size=4))
 
 fields = st.sampled_from(
     [b"", b"x", b"0", b"7", b"worker", b"1000", b"4294967295", b"-1", b"/home", b"\xff", b"a,worker", b"9" * 40]
@@ -94,14 +94,14 @@ def attempt(make: Callable[[], Result]) -> Result | errors.GraphDriverError:
         return error
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(config=configs, tmpfs_volumes=st.booleans())
 def test_configuration(root: int, *, config: Any, tmpfs_volumes: bool) -> None:
     """No configuration of an image makes another error, or a document with what no process can be given."""
     parsed = {"os": "linux", "architecture": "x", "rootfs": {"type": "layers"}, "config": config}
     image = ImageConfig.parse(json.dumps(parsed).encode(), "image", "config", 0)
-
-    spec = attempt(lambda: runtime_spec(image, root, RunOptions(tmpfs_volumes=tmpfs_volumes), "image"))
+    options = RunOptions(args=("run",), tmpfs_volumes=tmpfs_volumes)
+    spec = attempt(lambda: runtime_spec(image, root, options, "image"))
 
     if isinstance(spec, errors.GraphDriverError):
         assert str(spec).isprintable()

@@ -1,0 +1,83 @@
+"""The store that a command works on, opened; and what its names mean."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from graphdrivers import errors, naivediff
+from graphdrivers.api.containers import Container
+from graphdrivers.api.images import Image
+from graphdrivers.api.store import Store, open_store
+from graphdrivers.cli import home, output
+from graphdrivers.cli.settings import Settings
+from graphdrivers.model import LayerRecord
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+Thing = Container | Image | LayerRecord
+"""What a name can mean."""
+
+CONTAINER, IMAGE, LAYER = "container", "image", "layer"
+KINDS = (CONTAINER, IMAGE, LAYER)
+"""In the order in which a name is looked up."""
+
+
+@contextlib.contextmanager
+def opened(settings: Settings, *, durability: str = "layer") -> Iterator[Store]:
+    """Open the store in the root that the settings name, making it where it is missing.
+
+    Raises:
+        GraphDriverError: see `open_store`.
+    """
+    with home.fallback_told(settings):
+        store = open_store(settings.root, settings.driver, options=settings.options, durability=durability)
+    with store:
+        driver = store.driver
+        output.message(settings, f"driver {driver.name} ({driver.support.engine}) in {driver.home}", level=1)
+        for problem in store.problems:
+            output.message(settings, f"graphdriver: {problem.what}: {problem.reason}; see 'graphdriver doctor'")
+        yield store
+
+
+def durability_option(command: _Command) -> _Command:
+    """Let a command that writes take ``--durability``."""
+    option = click.option(
+        "--durability",
+        type=click.Choice(["none", "layer", "file"]),
+        default="layer",
+        show_default=True,
+        help="What is on disk when it ends: 'none' trusts the machine, 'file' syncs each file.",
+    )
+    return option(command)
+
+
+def find(store: Store, name: str, kinds: Sequence[str] = KINDS) -> Thing:
+    """Give what a name means: a container (name or ID), else an image (reference or ID), else a layer.
+
+    Raises:
+        ObjectNotFound: none of ``kinds`` has this name.
+        AmbiguousName: it is the beginning of several IDs.
+    """
+    if CONTAINER in kinds:
+        with contextlib.suppress(errors.ContainerNotFound):
+            return store.container(name)
+    if IMAGE in kinds:
+        with contextlib.suppress(errors.ImageNotFound):
+            return store.image(name)
+    if LAYER in kinds:
+        with contextlib.suppress(errors.LayerNotFound, errors.InvalidName):
+            return naivediff.find_record(store.driver, name)
+    raise errors.ObjectNotFound(name, tuple(kinds))
+
+
+def layer_of(store: Store, thing: Thing) -> str:
+    """Give the layer whose merged tree is the thing's.
+
+    Raises:
+        ImageNotFound: an image without layers has no tree.
+    """
+    if isinstance(thing, Container):
+        return thing.record().layer
+    return store.layer_of(thing) if isinstance(thing, Image) else thing.name
