@@ -96,13 +96,19 @@ def test_redirect_within_the_registry() -> None:
         assert server.asked("GET", "/elsewhere")[0].headers["Authorization"] == basic(USER, PASSWORD)
 
 
-def test_challenge_of_a_stranger() -> None:
-    """An object store that asks for a login gets none, and the pull is refused."""
+@pytest.mark.parametrize("scheme", ["Basic", "Bearer"])
+def test_challenge_of_a_stranger(scheme: str) -> None:
+    """An object store that asks for a login gets none, nor does a token server that it names; the pull is refused."""
     content = Content()
-    with Server(lambda request: request.reply(401, WWW_Authenticate='Basic realm="give"')) as store:
-        with Server(sent_on(content, lambda _: f"{store.url}/x")) as server, pytest.raises(errors.AuthenticationFailed):
+
+    def ask(request: Request) -> None:
+        request.reply(401, WWW_Authenticate=f'{scheme} realm="{store.url}/token",service="x",scope="y"')
+
+    with Server(ask) as store, Server(sent_on(content, lambda _: f"{store.url}/x")) as server:
+        with pytest.raises(errors.AuthenticationFailed):
             read(server)
-        assert all("Authorization" not in request.headers for request in store.seen)
+        assert [request.at for request in store.seen] == ["/x"]
+        assert "Authorization" not in store.seen[0].headers
 
 
 @pytest.mark.parametrize(
@@ -279,3 +285,21 @@ def test_same_origin() -> None:
     assert not same_origin("https://example.org/", "http://example.org/")
     assert not same_origin("https://example.org/", "https://example.org:444/")
     assert not same_origin("https://example.org/", "https://example.org.evil/")
+
+
+def test_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Proxies that were given are used, and those of the environment are not."""
+    content = Content()
+
+    def answer(request: Request) -> None:
+        request.path = request.path.removeprefix("http://registry.invalid:5000")
+        content.answer(request)
+
+    with Server(answer) as proxy, Server(lambda request: request.reply(500)) as other:
+        for name in ("http_proxy", "https_proxy", "all_proxy"):
+            monkeypatch.setenv(name, other.url)
+        more = {"insecure": True, "patience": QUICK, "proxies": {"http": proxy.url}}
+        with open_remote("registry.invalid:5000/app:1", **more) as image:  # type: ignore[arg-type]
+            assert image.manifest == content.manifest
+        assert proxy.seen[-1].path.startswith("http://registry.invalid:5000/v2/app/")
+        assert other.seen == []
