@@ -13,7 +13,7 @@ from registries import PASSWORD, QUICK, USER, Content, Request, Server, basic, r
 from graphdrivers import errors
 from graphdrivers.images.registry.credentials import Credentials
 from graphdrivers.images.registry.pulling import open_remote
-from graphdrivers.images.registry.trust import AddressRefused, Trust, is_loopback, same_origin
+from graphdrivers.images.registry.trust import AddressRefused, Trust, is_loopback, same_origin, system_certificates
 
 LOGIN = Credentials(USER, PASSWORD)
 
@@ -237,6 +237,20 @@ def test_certificates_count(
     assert read(server, insecure=True) == content.layer
 
 
+def test_certificates_of_the_system(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
+    """The system's own certificates count: its file, else its folder unless that is empty."""
+    folder, file = tmp_path / "certs", tmp_path / "cert.pem"
+    places = ssl.DefaultVerifyPaths("env", "env", "SSL_CERT_FILE", os.fspath(file), "SSL_CERT_DIR", os.fspath(folder))
+    monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: places)
+    assert system_certificates() == ""
+    folder.mkdir()
+    assert system_certificates() == ""
+    (folder / "0123abcd.0").touch()
+    assert system_certificates() == os.fspath(folder)
+    file.touch()
+    assert system_certificates() == os.fspath(file)
+
+
 def test_no_plain_http_when_it_must_be_secure() -> None:
     """With certificates required, plain http is not even tried on the loopback."""
     with Server(Content().answer) as server:
@@ -261,7 +275,7 @@ def test_trust() -> None:
     """Plain http goes to the loopback or where it was allowed, and never comes after https."""
     assert Trust().admit("http://127.0.0.1:5000/v2/")
     assert Trust(insecure=True).admit("http://example.org/")
-    assert Trust().verify("https://example.org/") is True
+    assert Trust().verify("https://example.org/") == (system_certificates() or True)
     assert Trust(ca_file="/ca").verify("https://example.org/") == "/ca"
     assert Trust().verify("https://localhost/") is False
     for trust, url, before in [
