@@ -279,3 +279,15 @@ def test_mount_from_no_repository(name: str) -> None:
     with pytest.raises(errors.InvalidReference):
         pushed(target, mount_from=[name])
     assert target.uploads == {}
+
+
+@pytest.mark.parametrize("tag", ["", "../../other/manifests/1", "a b", "a?b", "x" * 129])
+def test_no_tag(tag: str) -> None:
+    """What cannot be a tag is refused before anything is sent, and a tag goes before the reference's own."""
+    target = Target()
+    with pytest.raises(errors.InvalidReference):
+        pushed(target, tag=tag)
+    assert target.uploads == {}
+    assert list(target.manifests) == []
+    pushed(target, tag="2")
+    assert list(target.manifests) == ["2"]

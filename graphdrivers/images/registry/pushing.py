@@ -94,11 +94,13 @@ def push(
         jobs: layers at a time.
 
     Raises:
-        InvalidReference: a name in ``mount_from`` is none.
+        InvalidReference: the tag, or a name in ``mount_from``, is none.
         DigestMismatch: a layer is not what it was; the reference has another digest than the image gets; or the
             registry says that it received something else.
         AuthenticationFailed, RegistryError: the registry refuses, or cannot be reached.
     """
+    if tag is not None:
+        Reference.parse(f"{connection.source}:{tag}")
     repositories = [_same_registry(connection.reference, name) for name in mount_from]
     sender = _Sender(connection, compression, repositories, progress or _ignore)
     layers = sender.all(image.layers, jobs)
