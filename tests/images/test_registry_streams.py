@@ -134,6 +134,27 @@ def test_endless_trickle_is_bounded() -> None:
         read(server)
 
 
+def test_trickle_on_one_connection() -> None:
+    """A server that sends a byte now and then is left after the timeout, though none of its pauses is as long."""
+    stop = threading.Event()
+
+    def trickle(request: Request, layer: bytes) -> None:
+        announce(request, layer, start_of(request))
+        for byte in layer[start_of(request) :]:
+            request.wfile.write(bytes([byte]))
+            if stop.wait(0.05):
+                return
+
+    blobs = Blobs(trickle)
+    with Server(blobs.answer) as server:
+        try:
+            with pytest.raises(errors.RegistryError, match="the connection broke"):
+                read(server, attrs.evolve(QUICK, timeout=0.3))
+        finally:
+            stop.set()
+        assert len([request for request in server.seen if "blobs/" in request.at]) == 1 + QUICK.attempts
+
+
 def test_stalled_connection() -> None:
     """A server that stops sending is left after the timeout, and the rest asked for on a new connection."""
     stop = threading.Event()
