@@ -1,27 +1,28 @@
-"""``graphdriver import``: an image from a file or folder into the store."""
+"""``graphdriver import``: an image, or a plain root file system, from a file or folder into the store."""
 
 import contextlib
+import os
 import sys
 
 import click
 
 from graphdrivers import errors
-from graphdrivers.api import images
+from graphdrivers.api import committing, images
+from graphdrivers.api.committing import Description
 from graphdrivers.api.images import Image
 from graphdrivers.api.store import Store
-from graphdrivers.cli import described, output, stores
+from graphdrivers.cli import describing, output, stores
+from graphdrivers.cli.described import called, image_summary
 from graphdrivers.cli.settings import Settings, global_options
 from graphdrivers.cli.watching import Lines, watched
 from graphdrivers.images import image as sources
 from graphdrivers.images import opening
+from graphdrivers.images.rootfs import Kind, RootFS
 
 STDIN = "/dev/stdin"
 
 
-@click.command(
-    "import",
-    epilog="Example: skopeo copy docker://debian:12 oci:debian:12 && graphdriver import debian",
-)
+@click.command("import", epilog="Example: skopeo copy docker://debian:12 oci:debian:12 && graphdriver import debian")
 @click.argument("path", type=click.Path(allow_dash=True))
 @click.option(
     "--name",
@@ -32,6 +33,9 @@ STDIN = "/dev/stdin"
 )
 @click.option("--platform", metavar="OS/ARCH", help="Which one of several; this machine's by default.")
 @click.option("--reference", metavar="NAME", help="Which image, by name or digest, where PATH holds several.")
+@click.option("--kind", type=click.Choice([str(kind) for kind in Kind]), help="What PATH holds; by default found out.")
+@describing.message_option
+@describing.change_option
 @stores.durability_option
 @global_options
 @click.pass_obj
@@ -42,33 +46,61 @@ def import_image(
     names: tuple[str, ...],
     platform: str | None,
     reference: str | None,
+    kind: str | None,
+    message: str,
+    changes: tuple[str, ...],
     durability: str,
 ) -> None:
     """Bring in the image at PATH; print its ID.
 
-    PATH is an OCI layout or a 'docker save' archive: a folder, a tar of one,
-    compressed or not, or - for stdin. Only layers that the store lacks are
-    read. An interrupted import leaves whole layers, which the next one goes on
-    from and 'gc' removes.
+    PATH is an OCI layout, a 'docker save' archive or a plain root file system:
+    a folder, a tar of one, compressed or not, or - for stdin. Only layers that
+    the store lacks are read. An interrupted import leaves whole layers, which
+    the next one goes on from and 'gc' removes. --message and --change are for
+    root file systems.
     """
     given = [images.tag_reference(name) for name in names]
     if path == "-" and sys.stdin.isatty():
         raise click.UsageError("refusing to read a tar from the terminal: redirect stdin, or name a file")
     with contextlib.ExitStack() as stack:
-        place = STDIN if path == "-" else path
-        source = stack.enter_context(
-            opening.open_image(place, platform=platform, reference=reference, scratch=settings.scratch)
+        opened = opening.open_source(
+            STDIN if path == "-" else path,
+            kind=None if kind is None else Kind(kind),
+            platform=platform,
+            reference=reference,
+            scratch=settings.scratch,
+            source_date_epoch=settings.source_date_epoch,
         )
+        stack.callback(opened.close)
+        if isinstance(opened, RootFS):
+            said = describing.description(
+                settings, message=message, changes=changes, created_by=f"import {path}", platform=platform
+            )
+            store = stack.enter_context(stores.opened(settings, durability=durability))
+            _bring_tree(settings, store, opened, given, said)
+            return
+        if message or changes:
+            raise click.UsageError("--message and --change are for root file systems; this is an image")
         store = stack.enter_context(stores.opened(settings, durability=durability))
-        bring(settings, store, source, given or None)
+        bring(settings, store, opened, given or None, fresh="Loaded image")
 
 
-def bring(settings: Settings, store: Store, source: sources.Image, names: list[str] | None) -> None:
-    """Bring in an image that is open, telling how it goes; print its ID."""
+def bring(settings: Settings, store: Store, source: sources.Image, names: list[str] | None, *, fresh: str) -> None:
+    """Bring in an image that is open, telling how it goes; print its ID.
+
+    Args:
+        settings: how to tell it.
+        store: where to.
+        source: the image.
+        names: references in full; ``None`` for those that it has there.
+        fresh: the beginning of the status of an image that was not here before.
+    """
     before = _there(store, source)
     with watched(settings, source) as (opened, told):
         image = store.bring(opened, names, watch=told)
-    _show(settings, image, told, fresh=before is None or before.names != image.names)
+    new = before is None or before.names != image.names
+    name = called(image)
+    show(settings, image, told, f"{fresh} {name}" if new else f"Image is up to date for {name}")
 
 
 def _there(store: Store, source: sources.Image) -> Image | None:
@@ -78,17 +110,22 @@ def _there(store: Store, source: sources.Image) -> Image | None:
         return None
 
 
-def _show(settings: Settings, image: Image, told: Lines, *, fresh: bool) -> None:
+def _bring_tree(settings: Settings, store: Store, source: RootFS, names: list[str], said: Description) -> None:
+    told = Lines(settings, ["stdin" if source.source == STDIN else os.path.basename(os.path.abspath(source.source))])
+    image = committing.make_image(store.site, None, source.layer, names, said, watch=told)
+    show(settings, image, told, f"Loaded image {called(image)}")
+
+
+def show(settings: Settings, image: Image, told: Lines, status: str) -> None:
+    """Tell what an image that came is: its digest and status, and its ID on stdout."""
     if image.manifest_digest is not None:
         output.message(settings, f"Digest: {image.manifest_digest}")
-    name = described.called(image)
-    status = f"Loaded image {name}" if fresh else f"Image is up to date for {name}"
     output.message(settings, f"Status: {status}")
     if settings.json:
         layers = [
             {"DiffID": diff_id, "Status": state}
-            for diff_id, state in zip(image.config.diff_ids, told.states, strict=True)
+            for diff_id, state in zip(image.config.diff_ids[-len(told.states) :], told.states, strict=False)
         ]
-        output.document({**described.image_summary(image), "Status": status, "Layers": layers})
+        output.document({**image_summary(image), "Status": status, "Layers": layers})
     else:
         click.echo(image.image_id)

@@ -20,6 +20,9 @@ PROGRAM = "graphdriver"
 
 _COMMANDS = {
     "import": Lazy("graphdrivers.cli.importing", "import_image", "Bring in an image from a file or folder."),
+    "pull": Lazy("graphdrivers.cli.registry", "pull", "Bring in an image from a registry."),
+    "push": Lazy("graphdrivers.cli.registry", "push", "Send an image to a registry."),
+    "save": Lazy("graphdrivers.cli.outgoing", "save", "Write images into one tar."),
     "images": Lazy("graphdrivers.cli.imagery", "list_images", "List the images."),
     "inspect": Lazy("graphdrivers.cli.objects", "inspect", "All that is known of containers, images and layers."),
     "history": Lazy("graphdrivers.cli.imagery", "history", "How an image was made."),
@@ -36,6 +39,10 @@ _COMMANDS = {
     "rollback": Lazy("graphdrivers.cli.containers", "rollback", "Take a container back to a checkpoint."),
     "diff": Lazy("graphdrivers.cli.trees", "diff", "What a container changed, or what differs between two things."),
     "export": Lazy("graphdrivers.cli.trees", "export", "A merged tree as one tar."),
+    "commit": Lazy("graphdrivers.cli.outgoing", "commit", "A new image of a container."),
+    "bundle": Lazy("graphdrivers.cli.bundling", "bundle", "A container as a bundle for crun or runc."),
+    "check": Lazy("graphdrivers.cli.soundness", "check", "What is damaged, and its repair."),
+    "explain": Lazy("graphdrivers.cli.soundness", "explain", "What keeps a thing alive."),
     "gc": Lazy("graphdrivers.cli.collecting", "gc", "Remove layers that nothing needs."),
     "drivers": Lazy(
         "graphdrivers.cli.drivers", "drivers", "Every known driver: usable here or why not, and what it can."

@@ -18,6 +18,14 @@ COMPLETION_VARIABLE = "_GRAPHDRIVER_COMPLETE"
 """Set by the completion scripts when a shell asks for candidates."""
 
 
+REGISTRY_VARIABLES = (
+    *("REGISTRY_AUTH_FILE", "DOCKER_CONFIG", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "HOME"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR"),
+    *("https_proxy", "HTTPS_PROXY", "http_proxy", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"),
+)
+"""What podman, skopeo and docker look at too. ``HTTP_PROXY`` in capitals is left out: a CGI client could set it."""
+
+
 @attrs.define
 class Settings:
     """The answer to *where, with what, how loud*; filled while the command line is parsed."""
@@ -38,6 +46,8 @@ class Settings:
     """What a shell's completion script asks for."""
     arguments: tuple[str, ...] | None = None
     """The command line as it was given, to start over with; ``None`` where there is none."""
+    registry: Mapping[str, str] = attrs.Factory(dict)
+    """The variables that say where logins, certificates and proxies for registries are, as they were found."""
     scratch: str = "/tmp"  # noqa: S108 - the documented default of TMPDIR; folders in it are made by tempfile
     """Where folders that live only as long as a command are made."""
 
@@ -45,9 +55,9 @@ class Settings:
 def from_environment(environ: Mapping[str, str] | None = None, *, uid: int | None = None) -> Settings:
     """Read the variables that this program honours, and no others.
 
-    ``GRAPHDRIVER_ROOT``, ``GRAPHDRIVER_DRIVER``, ``XDG_DATA_HOME``, ``TMPDIR`` and
-    ``SOURCE_DATE_EPOCH``. (``NO_COLOR``, ``TERM`` and ``COLUMNS`` are honoured by
-    the libraries that draw.) Empty variables count as unset.
+    ``GRAPHDRIVER_ROOT``, ``GRAPHDRIVER_DRIVER``, ``XDG_DATA_HOME``, ``TMPDIR``,
+    ``SOURCE_DATE_EPOCH``, and for registries those of `REGISTRY_VARIABLES`.
+    (``NO_COLOR``, ``TERM`` and ``COLUMNS`` are honoured by the libraries that draw.) Empty variables count as unset.
 
     Raises:
         click.UsageError: ``SOURCE_DATE_EPOCH`` is no number of seconds.
@@ -60,6 +70,7 @@ def from_environment(environ: Mapping[str, str] | None = None, *, uid: int | Non
         driver=variables.get("GRAPHDRIVER_DRIVER", "auto"),
         source_date_epoch=_epoch(variables.get("SOURCE_DATE_EPOCH")),
         completion=variables.get(COMPLETION_VARIABLE),
+        registry={name: variables[name] for name in REGISTRY_VARIABLES if name in variables},
         scratch=os.path.abspath(variables.get("TMPDIR", "/tmp")),  # noqa: S108 - as above
     )
 

@@ -49,7 +49,7 @@ def _between(store: Store, before: stores.Thing, after: stores.Thing) -> Iterato
         return after.changes()  # as 'docker diff': what every container has does not count
     if isinstance(after, LayerRecord):  # the ledger knows no layers made by hand
         return naivediff.listed(differing.differences(store.site, lower, upper))
-    return store.diff(lower, upper)
+    return differing.changes(store.site, lower, upper)
 
 
 def _below_init(container: Container) -> str | None:

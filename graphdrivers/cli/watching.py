@@ -23,12 +23,13 @@ if TYPE_CHECKING:
 class Lines(Watch):
     """Tells one line on stderr for each layer that is there or came."""
 
-    def __init__(self, settings: Settings, layers: Sequence[ImageLayer]) -> None:
-        """Tell of these layers, lowest first."""
+    def __init__(self, settings: Settings, labels: Sequence[str], *, done: str = "Pull complete") -> None:
+        """Tell of layers that are called so, lowest first; ``done`` is what is said of one that came."""
         self._settings = settings
-        self._labels = [short(layer.digest or layer.diff_id) for layer in layers]
+        self._done = done
+        self._labels = labels
         self._noted: set[str] = set()
-        self.states = [""] * len(layers)
+        self.states = [""] * len(labels)
         """What became of each layer: ``exists`` or ``complete``; nothing yet where it failed."""
 
     def label(self, number: int) -> str:
@@ -47,7 +48,7 @@ class Lines(Watch):
     def done(self, number: int, layer: Layer) -> None:
         """Tell that it came, and once what could not be kept of it."""
         self.states[number] = "complete"
-        self.say(f"{self.label(number)}: Pull complete")
+        self.say(f"{self.label(number)}: {self._done}")
         for note in layer.notes:
             if note not in self._noted:
                 self._noted.add(note)
@@ -57,11 +58,11 @@ class Lines(Watch):
 class Bars(Lines):
     """Draws a bar for each layer that is on its way; the lines stay above."""
 
-    def __init__(self, settings: Settings, layers: Sequence[ImageLayer], bars: "Progress") -> None:
-        """Draw in ``bars``, which its maker starts and stops."""
-        super().__init__(settings, layers)
+    def __init__(self, settings: Settings, labels: Sequence[str], sizes: Sequence[int], bars: "Progress") -> None:
+        """Draw in ``bars``, which its maker starts and stops; sizes are those of what is read, in bytes."""
+        super().__init__(settings, labels)
         self._bars = bars
-        self._sizes = [layer.size for layer in layers]
+        self._sizes = sizes
         self._tasks: dict[int, TaskID] = {}
         self._guard = threading.Lock()
 
@@ -98,8 +99,9 @@ class Bars(Lines):
 @contextlib.contextmanager
 def watched(settings: Settings, source: Image) -> Iterator[tuple[Image, Lines]]:
     """Tell how the layers of ``source`` come in during the block; give the image to bring in, and who is told."""
+    labels = [short(layer.digest or layer.diff_id) for layer in source.layers]
     if settings.verbosity < 0 or settings.json or not sys.stderr.isatty():
-        yield source, Lines(settings, source.layers)
+        yield source, Lines(settings, labels)
         return
     from rich import progress  # noqa: PLC0415 - 50 ms that only drawn bars are worth
     from rich.console import Console  # noqa: PLC0415 - as above
@@ -110,7 +112,7 @@ def watched(settings: Settings, source: Image) -> Iterator[tuple[Image, Lines]]:
         progress.DownloadColumn(binary_units=True),
     ]
     with progress.Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        told = Bars(settings, source.layers, bars)
+        told = Bars(settings, labels, [layer.size for layer in source.layers], bars)
         yield attrs.evolve(source, open_layer=_metered(source, told)), told
 
 
