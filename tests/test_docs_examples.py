@@ -1,6 +1,7 @@
 """What the documentation shows to be run is run: each page's marked blocks are one session, in a folder with an image."""
 
 import pathlib
+import textwrap
 
 import pytest
 from docs_sessions import ROOT, Block, blocks, make_image, perform, steps
@@ -32,4 +33,4 @@ def test_page(page: str, driver: str, tmp_path: pathlib.Path) -> None:
 @pytest.mark.parametrize(("page", "block"), PYTHON, ids=[page for page, _ in PYTHON])
 def test_python_is_python(page: str, block: Block) -> None:
     """Also Python code that cannot be run by itself has no mistakes in its form."""
-    compile(block.code, page, "exec")
+    compile(f"def example():\n{textwrap.indent(block.code, '    ')}", page, "exec")
