@@ -307,7 +307,10 @@ class Store:
         chosen = [self._outgoing_as(name) for name in names]
         epoch = source_date_epoch
         if form == "oci":
-            saving.save_oci(chosen, sink, compression=compression, source_date_epoch=epoch, progress=progress)
+            scratch = self.site.folder
+            saving.save_oci(
+                chosen, sink, compression=compression, source_date_epoch=epoch, scratch=scratch, progress=progress
+            )
         elif form == "docker" and compression == "none":
             saving.save_docker(chosen, sink, source_date_epoch=epoch, progress=progress)
         else:

@@ -1,15 +1,15 @@
 """What changed between two trees, in the order in which a layer tar lists it.
 
 One walk serves every driver, so that the same content gives the same diff from
-all of them. It comes in two forms: over two whole trees, and over what one
-layer holds, whose cost is that layer's size and not the image's.
+all of them. It comes in two forms: over two whole trees, and over what some
+layers hold, whose cost is those layers' size and not the image's.
 
 The order: depth first; in each directory deletions, then entries, both sorted
 by name bytes; a directory before what is in it.
 """
 
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from graphdrivers.archive.entries import Difference, Directory, Node, Tree
 from graphdrivers.archive.equality import Proof, same, same_file
@@ -51,18 +51,25 @@ def compare(lower: Tree, upper: Tree, *, unchanged: Proof | None = None) -> Iter
 
 
 def compare_layer(upper: Branch, lower: Union | EmptyTree) -> Iterator[Difference]:
-    """Give what the layer ``upper`` changes in what lies below it.
+    """Give what the layer ``upper`` changes in what lies below it; see `compare_layers`."""
+    return compare_layers([upper], lower)
 
-    The same, to the byte, as ``compare(lower, Union([upper, *lower.branches]))``,
-    but it looks only at what the layer holds (and, for its opaque and redirected
+
+def compare_layers(uppers: Sequence[Branch], lower: Union | EmptyTree) -> Iterator[Difference]:
+    """Give what several layers, top first, change together in what lies below them.
+
+    The same, to the byte, as ``compare(lower, Union([*uppers, *lower.branches]))``,
+    but it looks only at what the layers hold (and, for their opaque and redirected
     directories, at what those hide). Nothing below may change meanwhile.
 
     Raises (while iterating):
         OSError: as for `compare`.
     """
+    if not uppers:
+        return
     below = lower.branches if isinstance(lower, Union) else ()
-    with Union([upper, *below]) as merged:
-        yield from _Comparison(lower, merged, _list_layer, None).differences()
+    with Union([*uppers, *below], own=len(uppers)) as merged:
+        yield from _Comparison(lower, merged, _list_layers, None).differences()
 
 
 def _list_both(lower: Directory | None, upper: Directory) -> list[_Pair]:
@@ -73,7 +80,7 @@ def _list_both(lower: Directory | None, upper: Directory) -> list[_Pair]:
     return [*((node, None) for node in old.values()), *pairs] if old else pairs
 
 
-def _list_layer(lower: Directory | None, upper: Directory) -> list[_Pair]:
+def _list_layers(lower: Directory | None, upper: Directory) -> list[_Pair]:
     if not isinstance(upper, UnionDirectory) or not upper.in_place:
         return _list_both(lower, upper)
     deletions: list[_Pair] = []

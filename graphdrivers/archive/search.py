@@ -122,21 +122,22 @@ class Search:
         self.lacks_data = True
         self._redirect(layer.mark(self.name, "redirect"), b"", b"")
 
-    def rest(self, stack: Sequence[Layer], top: Layer) -> list[Hit]:
-        """Follow the name through the layers below ``top``.
+    def rest(self, stack: Sequence[Layer], below: int, end: int | None = None) -> list[Hit]:
+        """Follow the name further down.
 
         Args:
             stack: the merged parent directory.
-            top: the layer of the first hit.
+            below: number of the layer that was looked at last.
+            end: number of the first layer not to look at any more; the search can go on there later.
         """
         hits = []
         absolute = False
-        layers = list(reversed([layer for layer in stack if layer.index > top.index]))
-        below = top.index
+        end = len(self._roots) if end is None else end
+        layers = list(reversed([layer for layer in stack if below < layer.index < end]))
         while not self.stopped:
             if not absolute and self.name.startswith(b"/"):
                 absolute = True
-                layers = list(reversed(self._roots[below + 1 :]))
+                layers = list(reversed(self._roots[below + 1 : end]))
             if not layers:
                 break
             layer = layers.pop()

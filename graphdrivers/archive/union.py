@@ -45,9 +45,16 @@ class Union:
     of them is used. Not safe for use by several threads at once.
     """
 
-    def __init__(self, branches: Sequence[Branch], *, open_limit: int = OPEN_LIMIT) -> None:
-        """Merge ``branches``, at least one; each is opened when first looked into."""
+    def __init__(self, branches: Sequence[Branch], *, own: int = 1, open_limit: int = OPEN_LIMIT) -> None:
+        """Merge ``branches``, at least one; each is opened when first looked into.
+
+        Args:
+            branches: top first.
+            own: how many of them, from the top, `UnionDirectory.own` is about.
+            open_limit: directories that are kept open.
+        """
         self.branches = tuple(branches)
+        self.own = own
         self._handles = Handles(open_limit)
         self._stack: list[Layer] | None = None
         self._directories: dict[bytes, UnionDirectory | None] = {}
@@ -68,7 +75,8 @@ class Union:
         stack = self.roots()
         top = stack[0]
         node = UnionNode(b"", _shown(top, b"", os.fstat(top.handle.fd())), top, None)
-        directory = UnionDirectory(self, node, top, in_place=len(stack) > 1 or len(self.branches) == 1)
+        in_place = len(stack) > self.own or len(self.branches) == self.own
+        directory = UnionDirectory(self, node, stack[: self.own], in_place=in_place)
         directory.known = stack
         return directory
 
@@ -174,19 +182,20 @@ class UnionDirectory:
     Its lower parts are looked for when they are first needed.
     """
 
-    __slots__ = ("_top", "_union", "in_place", "known", "node", "unknown")
+    __slots__ = ("_own", "_union", "in_place", "known", "node", "unknown")
 
-    def __init__(self, union: Union, node: UnionNode, top: Layer, *, in_place: bool) -> None:
-        """Show ``top`` and what is merged with it: either ``known`` or ``unknown`` is set next."""
+    def __init__(self, union: Union, node: UnionNode, own: list[Layer], *, in_place: bool) -> None:
+        """Show ``own``, top first, and what is merged with it: either ``known`` or ``unknown`` is set next."""
         self.node: Node = node
         self.in_place = in_place
-        """What shows below the top branch is just what the other branches alone show at this path."""
+        """What shows below the own branches is just what the other branches alone show at this path."""
         self.known: list[Layer] = []
         """What is merged here, top first, once it was looked for."""
         self.unknown: tuple[Search, UnionDirectory] | None = None
         """Until then: how to go on looking, in which directory."""
         self._union = union
-        self._top = top
+        self._own = own
+        """Directories of the union's own branches; the topmost one of any branch where none of them has it."""
 
     def stack(self) -> list[Layer]:
         """Return the directories that are merged here, top first."""
@@ -203,32 +212,26 @@ class UnionDirectory:
         """Find what is merged here; the parent's own parts are known."""
         if self.unknown is not None:
             search, parent = self.unknown
-            hits = search.rest(parent.known, self._top)
-            self.known = [self._top, *(hit.directory for hit in hits if hit.directory is not None)]
+            below = max(self._own[0].index, self._union.own - 1)
+            self.known = [*self._own, *_directories(search.rest(parent.known, below))]
             self.unknown = None
 
     def data_of(self, node: UnionNode) -> list[Hit]:
         """Return where the content of a metadata-only copy may be, the last one having it; empty where nothing has."""
         search = Search(self._union.roots(), node.name)
         search.skip(node.layer)
-        hits = search.rest(self.stack(), node.layer)
+        hits = search.rest(self.stack(), node.layer.index)
         return [] if search.lacks_data else hits
 
     def scan(self) -> list[Node]:
         """Return visible entries, sorted by name bytes."""
-        stack = self.stack()
-        nodes: list[Node] = []
-        decided: set[bytes] = set()
-        for layer in stack:
-            found = self._entries(layer, decided)
-            decided.update(name for name, _ in found)
-            nodes.extend(node for _, node in found if node is not None)
+        nodes = [node for _, node in self._said(self.stack()) if node is not None]
         nodes.sort(key=by_name)
         return nodes
 
     def own(self) -> list[tuple[bytes, Node | None]]:
-        """Return what the top branch itself says here, sorted by name: entries, and None for deleted names."""
-        return sorted(self._entries(self._top, set()), key=_first)
+        """Return what the own branches say here, sorted by name: entries, and None for deleted names."""
+        return sorted(self._said(self._own), key=_first)
 
     def lookup(self, name: bytes) -> Node | None:
         """Return one visible entry without scanning."""
@@ -252,15 +255,18 @@ class UnionDirectory:
         if not isinstance(node, UnionNode):
             raise TypeError(f"{node!r} is no node of a union")
         search = Search(self._union.roots(), node.name)
-        top = search.enter(node.layer)
-        in_place = self.in_place and node.layer.index == 0 and not search.stopped and search.name == node.name
-        inner = UnionDirectory(self._union, node, top, in_place=in_place)
+        own = [search.enter(node.layer)]
+        count = self._union.own
+        if node.layer.index < count - 1:
+            own += _directories(search.rest(self._own, node.layer.index, count))
+        in_place = self.in_place and node.layer.index < count and not search.stopped and search.name == node.name
+        inner = UnionDirectory(self._union, node, own, in_place=in_place)
         inner.unknown = (search, self)
         return inner
 
     def close(self) -> None:
         """Release the descriptors. Idempotent."""
-        for layer in self.known or (self._top,):
+        for layer in self.known or self._own:
             layer.handle.close()
 
     def __enter__(self) -> Self:
@@ -268,6 +274,16 @@ class UnionDirectory:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    def _said(self, stack: Sequence[Layer]) -> list[tuple[bytes, Node | None]]:
+        """Return what the topmost of several layers that says something about a name says."""
+        said: list[tuple[bytes, Node | None]] = []
+        decided: set[bytes] = set()
+        for layer in stack:
+            found = self._entries(layer, decided)
+            decided.update(name for name, _ in found)
+            said += found
+        return said
 
     def _entries(self, layer: Layer, decided: set[bytes]) -> list[tuple[bytes, Node | None]]:
         """Return what one layer says about names that no layer above it has ``decided``."""
@@ -293,6 +309,10 @@ class UnionDirectory:
 def _shown(layer: Layer, name: bytes, status: os.stat_result) -> os.stat_result:
     """Return an ``lstat`` as the layer records it, where it does."""
     return owners.look(layer.handle.fd(), name, status) if layer.dialect.records_owners else status
+
+
+def _directories(hits: Sequence[Hit]) -> list[Layer]:
+    return [hit.directory for hit in hits if hit.directory is not None]
 
 
 def _first(found: tuple[bytes, Node | None]) -> bytes:

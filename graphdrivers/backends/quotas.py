@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator
 import attrs
 
 from graphdrivers import errors
-from graphdrivers.linux import durable, filesystems, namespaces, quota
+from graphdrivers.linux import capabilities, durable, filesystems, namespaces, quota
 from graphdrivers.linux.quota import Project
 
 FIRST = 0x67640000
@@ -45,9 +45,9 @@ LIMIT = "limit"
 TRIAL = "layer"
 """Name of the folder of a trial, and of a layer in the making: both are swept alike."""
 
-_SPARE = 128
-"""Blocks that must be free for a mount: xfs makes a directory only where it could take some fifty."""
-_MOUNTS = 32
+_SPARE = 256
+"""Blocks that must be free for a mount: xfs makes a directory only where as many as 152 could be taken for it."""
+_MOUNTS = 16
 """How often a full layer can be mounted again without anything being deleted from it."""
 
 _OVER = frozenset({errno.EDQUOT, errno.ENOSPC})
@@ -187,6 +187,17 @@ def keep(driver: str, layer: str, *trees: str, room: bool = False) -> None:
             quota.set_limit(layer, number, wanted_limit)
     if room and found.used + spare > max(found.limit, wanted_limit):
         raise OSError(errno.EDQUOT, "the layer is too full to be mounted; its diff can be read", layer)
+
+
+@contextlib.contextmanager
+def kept(driver: str, layer: str, tree: str) -> Iterator[None]:
+    """Keep to the limit of a layer ourselves, for the time of a block that writes to its tree; see `keep`."""
+    if not is_limited(layer):
+        yield
+        return
+    keep(driver, layer, tree)
+    with capabilities.bound_by_limits():
+        yield
 
 
 def used(layer: str) -> int:

@@ -133,8 +133,8 @@ class VfsDriver(NaiveDiff):
         """Unpack over the copied tree; deletions delete."""
         self._dirs.writable(layer)
         self._dirs.refuse_mounted(layer, _ROOT)
-        quotas.keep(self.name, self._dirs.path(layer), self._dirs.path(layer, _ROOT))
-        with layerdirs.directory(self._dirs.path(layer, _ROOT)) as root:
+        kept = quotas.kept(self.name, self._dirs.path(layer), self._dirs.path(layer, _ROOT))
+        with kept, layerdirs.directory(self._dirs.path(layer, _ROOT)) as root:
             target = Target(root, self._dialect, None, self.support.capabilities)
             return apply(tar, target, headers=headers, limits=limits, progress=progress)
 

@@ -216,13 +216,12 @@ def _plain(stream: BinaryIO, limits: Limits, scratch: str | None, *, whole: bool
 
 
 def _spooled(plain: BinaryIO, scratch: str | None) -> BinaryIO:
-    """Copy a stream into an unnamed file, to be read from its beginning."""
+    """Copy a stream into an unnamed file."""
     spool: BinaryIO = tempfile.TemporaryFile(dir=scratch)  # noqa: SIM115 - it is returned open
     try:
         while piece := plain.read(_CHUNK):
             spool.write(piece)
         spool.flush()
-        spool.seek(0)
     except BaseException:
         spool.close()
         raise

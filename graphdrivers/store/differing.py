@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from graphdrivers import naivediff
-from graphdrivers.archive.compare import compare
+from graphdrivers.archive.compare import compare, compare_layers
 from graphdrivers.archive.entries import Difference, Tree
 from graphdrivers.archive.plain import EmptyTree
 from graphdrivers.archive.produce import produce
+from graphdrivers.archive.union import Union
 from graphdrivers.model import Change, Profile
 from graphdrivers.store import ledger, trees
 from graphdrivers.store.site import Site
@@ -43,7 +44,12 @@ def diff(
 
 def differences(site: Site, base: str | None, top: str | None) -> Iterator[Difference]:
     """Compare two merged trees; both stay open until the iterator is at its end or closed."""
+    above = None if base is None or top is None else trees.layers_above(site, base, top)
     with contextlib.ExitStack() as stack:
+        if above is not None:
+            uppers, lowers = above
+            yield from compare_layers(uppers, stack.enter_context(Union(lowers)))
+            return
         lower: Tree = EmptyTree() if base is None else stack.enter_context(trees.opened(site, base))
         upper: Tree = EmptyTree() if top is None else stack.enter_context(trees.opened(site, top))
         yield from compare(lower, upper)

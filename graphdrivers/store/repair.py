@@ -80,7 +80,6 @@ def _tidy(site: Site, faults: Sequence[Fault]) -> list[recover.Problem]:
     kinds = {fault.kind for fault in faults}
     if not kinds & {FaultKind.UNKNOWN, FaultKind.UNFINISHED, FaultKind.MOUNT}:
         return []
-    mounted.reap(site)
     problems = recover.recover(site)
     return problems + [one for one in recover.compare(site, repair=True) if one not in problems and one.is_leftover]
 

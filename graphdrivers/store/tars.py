@@ -1,14 +1,18 @@
 """The tars of layers: the identical one that a layer was imported as, verified while it is read."""
 
 import contextlib
+import errno
 import os
+import stat
 from collections.abc import Generator
 from typing import BinaryIO, cast
 
 from graphdrivers import errors
+from graphdrivers.archive import planned
 from graphdrivers.archive.digests import VerifiedReader
-from graphdrivers.archive.restore import Damages, restore
+from graphdrivers.archive.restore import Damages, OpenFile, restore
 from graphdrivers.archive.stream import ChunkStream
+from graphdrivers.archive.union import Union
 from graphdrivers.linux import mounts, resolve
 from graphdrivers.store.ledger import Layer
 from graphdrivers.store.site import Site
@@ -42,13 +46,34 @@ def open_tar(site: Site, layer: Layer, damages: Damages | None = None) -> Binary
             record = stack.enter_context(open(site.record_path(layer.name), "rb"))
         except FileNotFoundError:
             raise errors.StoreCorrupt(site.root, f"layer {layer.name!r} has lost its header record") from None
-        root = stack.enter_context(mounts.opened(site.driver.mounts(layer.name, view=True)))
-        tar = stack.enter_context(restore(record, lambda path: resolve.open_beneath(root, path, _FILE), damages))
+        tar = stack.enter_context(restore(record, _opener(site, layer.name, stack), damages))
         scope = stack.pop_all()
     stream = cast("BinaryIO", ChunkStream(_pieces(tar, scope), scope.close))
     if damages is not None:
         return stream
     return cast("BinaryIO", VerifiedReader(stream, layer.diff_id, layer.tar_size, _what(layer)))
+
+
+def _opener(site: Site, layer: str, scope: contextlib.ExitStack) -> OpenFile:
+    """Give what opens the files of a layer: through its view, or where this user may not mount as they lie on disk."""
+    plan = site.driver.mounts(layer, view=True)
+    try:
+        root = scope.enter_context(mounts.opened(plan))
+    except errors.SyscallError as error:
+        branches = planned.branches_of(plan) if error.errno == errno.EPERM else None
+        if branches is None:
+            raise
+    else:
+        return lambda path: resolve.open_beneath(root, path, _FILE)
+    union = scope.enter_context(Union(branches))
+    return lambda path: _open_in(union, path)
+
+
+def _open_in(union: Union, path: bytes) -> int:
+    node = union.find(path)
+    if node is None or not stat.S_ISREG(node.stat.st_mode):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fsdecode(path))
+    return node.open()
 
 
 def _what(layer: Layer) -> str:

@@ -12,7 +12,7 @@ import pytest
 import treetools
 from treetools import FEATURES, branches, fill, make_file, overlay, tmpfs
 
-from graphdrivers.archive.compare import compare, compare_layer
+from graphdrivers.archive.compare import compare, compare_layer, compare_layers
 from graphdrivers.archive.entries import Difference, Node
 from graphdrivers.archive.equality import Proof
 from graphdrivers.archive.plain import EmptyTree, PlainTree
@@ -308,6 +308,12 @@ def _compare_every_way(place: Path, layers: list[Path], features: str) -> None:
         below = lower if len(stack) > 1 else EmptyTree()
         expected = tell(compare(below, upper))
         assert tell(compare_layer(stack[0], below)) == expected
+        for count in range(2, len(stack) + 1):
+            with Union(stack[count:] or [Branch(os.fsencode(place), AUFS)]) as rest:
+                base = rest if count < len(stack) else EmptyTree()
+                together = tell(compare_layers(stack[:count], base))
+                assert (count, together) == (count, tell(compare(base, upper)))
+        assert tell(compare_layers([], below)) == []
         before = treetools.look_at_tree(below)
         assert _replay(before, compare_layer(stack[0], below)) == treetools.look_at_tree(upper)
         for found in compare(below, upper):

@@ -371,7 +371,7 @@ def test_a_full_layer_is_mounted_again(limited: pathlib.Path, name: str) -> None
     with pytest.raises(OSError, match=r"quota|space|too full"):  # noqa: PT012 - some turn of them
         for turn in range(200):
             write(driver, "layer", f"more{turn}", 8 * MIB)
-    assert driver.usage("layer").disk < 4 * MIB + 33 * 128 * 4096
+    assert driver.usage("layer").disk < 4 * MIB + 17 * 256 * 4096
 
     driver.seal("layer")
     driver.remove("layer")
@@ -406,3 +406,67 @@ def test_the_copy_engine_keeps_no_limit(limited: pathlib.Path) -> None:
     with mounts.opened(copying.mounts("layer", view=True)) as root:
         assert os.listdir(root) == ["file"]
     copying.remove("layer")
+
+
+@pytest.mark.parametrize("name", DRIVERS)
+def test_reserved_names_are_put_aside(limited: pathlib.Path, name: str) -> None:
+    """What leaves a limited tree for another folder of the layer moves there as from any other tree."""
+    driver = limiting(name, limited / "home")
+    driver.create("base")
+    driver.seal("base")
+    driver.create("layer", "base", LayerSpec(size=SIZE))
+    with mounts.opened(driver.mounts("layer")) as root:
+        os.mkdir(".wh.folder", dir_fd=root)
+        os.mkdir("kept", dir_fd=root)
+    with pytest.raises(errors.ReservedNameError):
+        driver.settle("layer")
+
+    assert [change.path for change in driver.changes("layer")] == ["/kept"]
+    assert os.listdir(os.path.join(state(driver), "reserved", "0000")) == [".wh.folder"]
+
+
+@pytest.mark.parametrize("name", DRIVERS)
+def test_nobody_lifts_the_limit_of_another_layer(limited: pathlib.Path, name: str) -> None:
+    """Root in a mount may give its files away to another project; that costs the other layer neither limit nor name."""
+    driver = limiting(name, limited / "home")
+    for layer in ("layer", "victim"):
+        driver.create(layer, None, LayerSpec(size=SIZE))
+    with mounts.opened(driver.mounts("layer")) as root:
+        quota.set_project(f"/proc/self/fd/{root}/.", quota.Project(number(driver, "victim")))
+    driver.settle("layer")
+    driver.mounts("layer")
+    driver.settle("layer")
+    driver.remove("layer")
+    driver.settle()
+
+    assert limit(driver, "victim") == SIZE
+
+
+@pytest.mark.parametrize("name", DRIVERS)
+def test_a_mount_takes_a_tree_back(limited: pathlib.Path, name: str) -> None:
+    """A tree whose project root in a mount has changed is in its own again from the next mount on."""
+    driver = limiting(name, limited / "home")
+    driver.create("layer", None, LayerSpec(size=SIZE))
+    with mounts.opened(driver.mounts("layer")) as root:
+        quota.set_project(f"/proc/self/fd/{root}/.", quota.Project())
+    driver.settle("layer")
+    with mounts.opened(driver.mounts("layer")) as root:
+        os.mkdir("new", dir_fd=root)
+        assert quota.project_of(f"/proc/self/fd/{root}/new").number == number(driver)
+
+
+def test_who_may_not_ask(limited: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a user namespace, and where a sandbox forbids the call, the driver works and claims no limits; it says why."""
+    with monkeypatch.context() as patch:
+        patch.setattr(quotas.namespaces, "in_initial_user_namespace", lambda: False)
+        found = quotas.refused("vfs", str(limited), lambda *_: pytest.fail("nothing is to be tried"))
+        assert found is not None
+        assert "root outside of user namespaces" in found.reason
+    error = PermissionError(errno.EPERM, "forbidden")
+    monkeypatch.setattr(quota, "_call", lambda *_: (_ for _ in ()).throw(error))
+    driver = opened("overlay", limited / "home")
+
+    assert not driver.support.capabilities.quota
+    with pytest.raises(errors.NotSupported, match="cannot be asked") as caught:
+        driver.create("layer", None, LayerSpec(size=SIZE))
+    assert "permit quotactl" in caught.value.advice

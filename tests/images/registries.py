@@ -8,6 +8,7 @@ import os
 import pathlib
 import re
 import shutil
+import socket
 import ssl
 import subprocess
 import threading
@@ -137,6 +138,11 @@ class Request(http.server.BaseHTTPRequestHandler):
     server: "_Listener"
     protocol_version = "HTTP/1.1"
 
+    def setup(self) -> None:
+        """Note the connection, so that it can be closed with the server."""
+        super().setup()
+        self.server.owner.connections.append(self.connection)
+
     def handle_one(self) -> None:
         """Note the request, and let the test's function answer."""
         self.server.owner.seen.append(Seen(self.command, self.path, self.headers))
@@ -198,6 +204,7 @@ class Server:
         """Listen at once, with TLS if a context is given."""
         self.answer = answer
         self.seen: list[Seen] = []
+        self.connections: list[socket.socket] = []
         self._listener = _Listener(("127.0.0.1", 0), Request)
         self._listener.owner = self
         if tls:
@@ -216,8 +223,11 @@ class Server:
         return connect_to(self.host, name, credentials, **more)
 
     def close(self) -> None:
-        """Stop."""
+        """Stop, whoever is still connected."""
         self._listener.shutdown()
+        for connection in self.connections:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
         self._listener.server_close()
         self._thread.join()
 

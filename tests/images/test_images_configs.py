@@ -154,6 +154,13 @@ def test_odd_base(fields: dict[str, Any]) -> None:
         derived(base(**fields), [], created=NOON, changes=changes)
 
 
+@pytest.mark.parametrize("change", ["CMD x", "USER x", "VOLUME /x"])
+def test_base_in_other_letters(change: str) -> None:
+    """A field that the base spells in other letters would be there twice to readers that fold case: refused."""
+    with pytest.raises(errors.InvalidManifest, match="differ only in case"):
+        derived(base(config={"cmd": ["old"], "USER": "old", "volumes": {}}), [], created=NOON, changes=[change])
+
+
 def test_too_large() -> None:
     """A configuration that nobody would read is not made."""
     with pytest.raises(errors.InvalidManifest, match="is the limit"):
@@ -314,6 +321,12 @@ def test_words_of_anything(text: str) -> None:
     if not set(text) & set("$'\"\\"):
         assert whole == text
         assert words == split(text) == text.split()
+
+
+def test_split_after_expansion() -> None:
+    """Blanks in quotes and behind a backslash belong to a word; those of a variable separate, unless it is quoted."""
+    found = expand_words("""'a b' "c $V" d\\ e $V x$V""", {"V": "1 2"})
+    assert found == ["a b", "c 1 2", "d e", "1", "2", "x1", "2"]
 
 
 def test_history_rows() -> None:

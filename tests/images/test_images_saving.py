@@ -122,16 +122,17 @@ def unnamed(path: pathlib.Path, image: OutgoingImage) -> str:
 def test_shared_once(save: Saver, tmp_path: pathlib.Path) -> None:
     """What images share is written once, and an image that is given twice is one with all names."""
     first = outgoing_image(BASE, BASE, names=("docker.io/library/app:1",))
-    again = attrs.evolve(first, names=("docker.io/library/app:1", "docker.io/library/app:2"))
+    again = attrs.evolve(first, names=("docker.io/library/app:2",))
     save([first, outgoing_image(BASE, comment="other"), again], tmp_path / "saved")
     if (tmp_path / "saved").is_dir():
         sizes = [path.stat().st_size for path in (tmp_path / "saved").rglob("*") if path.is_file()]
     else:
         sizes = [len(content) for content in members(tmp_path / "saved").values() if content is not None]
     assert len([size for size in sizes if size > 1 << 20]) == 1
-    with open_image(tmp_path / "saved", reference="app:2") as found:
-        assert len(found.names) in {2, 4}
-        assert found.config.text == first.config
+    for name in ("app:1", "app:2"):
+        with open_image(tmp_path / "saved", reference=name) as found:
+            assert len(found.names) in {2, 4}
+            assert found.config.text == first.config
 
 
 @every_tar
@@ -252,6 +253,21 @@ def test_manifest_written_anew(tmp_path: pathlib.Path) -> None:
         assert "subject" not in fields
 
 
+def test_manifest_that_does_not_fit(tmp_path: pathlib.Path) -> None:
+    """A manifest of another configuration, or one that calls a plain layer compressed, is not written again."""
+    plain = Descriptor(LAYER, Digest(sha256(TOP)), len(TOP))
+    image = outgoing_image(TOP)
+    other = came(outgoing_image(TOP, comment="other"), plain)
+    misnamed = came(image, attrs.evolve(plain, media_type=LAYER + "+gzip"))
+    unnamed = attrs.evolve(came(image, plain), manifest_type="")
+    for at, given in enumerate((attrs.evolve(other, config=image.config), misnamed, unnamed)):
+        save_folder([given], tmp_path / str(at))
+        with open_image(tmp_path / str(at)) as found:
+            assert found.manifest != given.manifest
+            assert found.config.text == image.config
+            assert found.layers[0].media_type == LAYER
+
+
 @pytest.mark.parametrize("compression", ["gzip", "zstd"])
 def test_compressed_blobs(compression: str, tmp_path: pathlib.Path) -> None:
     """A compressed blob is the same in a tar and a folder, smaller, and says nothing of when it was made."""
@@ -322,21 +338,27 @@ def test_damaged_layer(save: Saver, now: bytes | None, size: int | None, tmp_pat
     assert [path for path in tmp_path.iterdir() if path.is_dir()] == []
 
 
-class Endless(io.RawIOBase):
-    """A layer that never ends."""
+class TooLong(io.RawIOBase):
+    """A layer of 32 MiB."""
+
+    given = 0
 
     def read(self, size: int = -1, /) -> bytes:
         """Give zeros."""
-        return bytes(min(size, 1 << 16))
+        piece = bytes(max(0, min(size, (32 << 20) - self.given)))
+        self.given += len(piece)
+        return piece
 
 
 @every_form
-def test_endless_layer(save: Saver, tmp_path: pathlib.Path) -> None:
-    """A layer that goes on behind its size is left there: what follows in a tar is never written over."""
+def test_layer_too_long(save: Saver, tmp_path: pathlib.Path) -> None:
+    """A layer that goes on behind its size is not read on: it could go on until the disk is full."""
     good = outgoing_image(TOP)
-    endless = attrs.evolve(good.layers[0], open=Endless)
+    stream = TooLong()
+    layer = attrs.evolve(good.layers[0], open=lambda: stream)
     with pytest.raises(errors.DigestMismatch, match="got more"):
-        save([attrs.evolve(good, layers=(endless,))], tmp_path / "saved")
+        save([attrs.evolve(good, layers=(layer,))], tmp_path / "saved")
+    assert stream.given <= 1 << 20
 
 
 def test_many_layers(tmp_path: pathlib.Path) -> None:

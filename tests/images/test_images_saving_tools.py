@@ -1,5 +1,6 @@
 """Saved images are read by skopeo, umoci and GNU tar as what they are."""
 
+import datetime as dt
 import json
 import os
 import pathlib
@@ -8,13 +9,15 @@ import subprocess
 from typing import Any
 
 import pytest
-from outgoing_images import outgoing_image
+from outgoing_images import outgoing_image, outgoing_layer, sha256
 
 from graphdrivers.archive.compression import open_plain
-from graphdrivers.images.opening import open_image
+from graphdrivers.images.configs import derived
+from graphdrivers.images.opening import open_image, open_source
 from graphdrivers.images.outgoing import OutgoingImage
+from graphdrivers.images.rootfs import RootFS
 from graphdrivers.images.saving import save_docker, save_folder, save_oci
-from graphdrivers.model import Limits
+from graphdrivers.model import DiffID, Limits
 
 COMPRESSIONS = ("none", "gzip", "zstd")
 
@@ -173,3 +176,57 @@ def test_podman_style_names(tars: list[bytes], tmp_path: pathlib.Path) -> None:
         save_oci([image], file)
     for source in ("oci-archive:{}:1", "oci-archive:{}:2", "docker-archive:{}:app:1", "docker-archive:{}:app:2"):
         assert inspect(source.format(tmp_path / "saved.tar")) == json.loads(image.config)
+
+
+def test_folder_to_image(tmp_path: pathlib.Path) -> None:
+    """A root file system in a folder becomes an image that skopeo shows and umoci unpacks to the same files."""
+    tree = tmp_path / "tree"
+    (tree / "etc").mkdir(parents=True)
+    (tree / "usr/bin").mkdir(parents=True)
+    (tree / "usr/bin/tool").write_bytes(os.urandom(100_000))
+    (tree / "usr/bin/same").hardlink_to(tree / "usr/bin/tool")
+    (tree / "bin").symlink_to("usr/bin")
+    (tree / "etc/f\u00fcr").write_text("x" * 5000)
+    (tree / "etc/hole").touch()
+    os.truncate(tree / "etc/hole", 1 << 20)
+    with open_source(tree) as source:
+        assert isinstance(source, RootFS)
+        layer = source.layer.read()
+    created = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
+    changes = ["ENV PATH=/usr/bin", 'CMD ["tool"]', "EXPOSE 80", 'LABEL a="b c"', "WORKDIR /etc", "STOPSIGNAL TERM"]
+    config = derived(None, [DiffID(sha256(layer))], created=created, comment="made", changes=changes)
+    image = OutgoingImage(config=config, layers=(outgoing_layer(layer),), names=("docker.io/library/tree:1",))
+    save_folder([image], tmp_path / "saved", compression="zstd")
+
+    shown = json.loads(skopeo("inspect", "--config", f"oci:{tmp_path}/saved:1"))
+    assert shown["created"] == "2024-01-01T00:00:00Z"
+    assert shown["config"] == {
+        "Env": ["PATH=/usr/bin"],
+        "Cmd": ["tool"],
+        "ExposedPorts": {"80/tcp": {}},
+        "Labels": {"a": "b c"},
+        "WorkingDir": "/etc",
+        "StopSignal": "TERM",
+    }
+    save_folder([image], tmp_path / "plain")
+    options = () if os.geteuid() == 0 else ("--rootless",)
+    run("umoci", "unpack", *options, "--image", f"{tmp_path}/plain:1", tmp_path / "bundle")
+    run("diff", "-r", "--no-dereference", tree, tmp_path / "bundle" / "rootfs")
+    runtime = json.loads((tmp_path / "bundle" / "config.json").read_bytes())
+    assert runtime["process"]["args"] == ["tool"]
+    assert runtime["process"]["cwd"] == "/etc"
+
+
+def test_commit_to_image(images: list[OutgoingImage], tars: list[bytes], tmp_path: pathlib.Path) -> None:
+    """A layer upon an image that was opened makes an image whose history skopeo and umoci can count."""
+    save_folder(images[1:], tmp_path / "base")
+    with open_image(tmp_path / "base") as base:
+        assert base.config.diff_ids == (sha256(tars[0]),)
+        config = derived(base.config, [DiffID(sha256(tars[1]))], created=dt.datetime(2024, 1, 1, tzinfo=dt.UTC))
+    image = OutgoingImage(config=config, layers=tuple(map(outgoing_layer, tars)), names=("app:2",))
+    with (tmp_path / "saved.tar").open("wb") as file:
+        save_oci([image], file)
+    skopeo("copy", f"docker-archive:{tmp_path}/saved.tar", f"dir:{tmp_path}/schema1", "--format", "v2s1")
+    save_folder([image], tmp_path / "saved")
+    listed = json.loads(run("umoci", "stat", "--image", f"{tmp_path}/saved:2", "--json"))
+    assert [entry["layer"]["digest"] for entry in listed["history"]] == list(map(sha256, tars))

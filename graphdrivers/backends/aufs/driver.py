@@ -116,10 +116,10 @@ class AufsDriver(Driver):
         self._rest(layer)
         capabilities = self.support.capabilities
         with layerdirs.directory(self._dirs.diff(layer)) as root:
-            # A limit binds what is written through a mount, it may not bind this process.
-            if not os.listdir(root) and not quotas.is_limited(self._dirs.path(layer)):
+            if not os.listdir(root):
                 watch = Watch.over(self._engine.forms.rest, self._engine.undoes_escapes)
-                with self._engine.lower(ancestors) as lower:
+                kept = quotas.kept(self.name, self._dirs.path(layer), self._dirs.diff(layer))
+                with kept, self._engine.lower(ancestors) as lower:
                     target = Target(root, watch, None if isinstance(lower, EmptyTree) else lower, capabilities)
                     applied = apply(tar, target, headers=headers, limits=limits, progress=progress)
                 self._note(layer, escaped=bool(watch.escaped), deleted=bool(watch.deleted))

@@ -111,8 +111,7 @@ class OverlayDriver(Driver):
         with contextlib.ExitStack() as stack:
             root = stack.enter_context(layerdirs.directory(self._dirs.path(layer, layout.DIFF)))
             dialect = Watch.over(self._dialect, self._undoes_escapes)
-            # As elsewhere a limit binds what is written through a mount, it may not bind this process.
-            again = bool(os.listdir(root)) or quotas.is_limited(self._dirs.path(layer))
+            again = bool(os.listdir(root))
             if again:
                 lowers = [self._dirs.path(ancestor) for ancestor in ancestors] or [self._nothing()]
                 merged = stack.enter_context(mounts.opened(self._writable(layer, lowers)))
@@ -120,6 +119,7 @@ class OverlayDriver(Driver):
             else:
                 lower = stack.enter_context(self._union(ancestors)) if ancestors else None
                 target = Target(root, dialect, lower, self.support.capabilities)
+            stack.enter_context(quotas.kept(self.name, self._dirs.path(layer), self._dirs.path(layer, layout.DIFF)))
             applied = apply(tar, target, headers=headers, limits=limits, progress=progress)
         if dialect.escaped or again:
             self._dirs.mark(layer, _ESCAPES)

@@ -155,7 +155,7 @@ class Authenticator:
 def read_challenge(text: str) -> _Challenge | None:
     """Read ``WWW-Authenticate``: Bearer where it is offered, else Basic; ``None`` for anything else."""
     found = list(_SCHEMES.finditer(text))
-    ends = [match.start() for match in found[1:]] + [len(text)]
+    ends = [*(match.start() for match in found), len(text)][1:]
     parts = {match[1].lower(): text[match.end() : end] for match, end in zip(found, ends, strict=True)}
     if "bearer" in parts:
         header = oras.auth.utils.parse_auth_header(parts["bearer"])

@@ -59,7 +59,7 @@ def connect(
         insecure: ``True`` as ``--tls-verify=false`` of podman and skopeo: any certificate will do, and plain http
             where nobody speaks https; ``None``: only on the loopback; ``False``: never.
         patience: how long to wait, and how often to try.
-        ca_file: PEM file or folder of the certificates that count instead of those of the system's requests.
+        ca_file: PEM file or folder of the certificates that count instead of those that come with requests.
         proxies: by scheme, as requests has them.
 
     Raises:
@@ -200,11 +200,11 @@ class Connection:
                 return response
             # A challenge counts only from the registry itself: an object store behind a redirect gets no login.
             asked = response.status_code == HTTPStatus.UNAUTHORIZED and same_origin(response.url, self.base)
+            refusal = self._refusal(response)
             repeatable = body is None or isinstance(body, bytes)
             if not (left and ours and asked and repeatable and self._login.answer(response, used)):
                 break
-            response.close()
-        raise self._refusal(response)
+        raise refusal
 
     def repeat(self, once: Callable[[], Result]) -> Result:
         """Call ``once`` until it succeeds, as long as `patience` has it and the next time may be better.

@@ -12,6 +12,7 @@ It keeps what requests and oras would give away:
 """
 
 import io
+import ssl
 from collections.abc import Mapping
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
@@ -20,6 +21,7 @@ import requests
 import requests.adapters
 import urllib3
 import urllib3.exceptions
+from urllib3.util.ssl_ import create_urllib3_context
 
 from graphdrivers.images.registry.trust import AddressRefused, Trust, same_origin, shown
 
@@ -111,8 +113,12 @@ class _QuietPool(urllib3.HTTPSConnectionPool):
     """
 
     def _validate_conn(self, conn: Any) -> None:
-        if conn.is_closed:
-            conn.connect()
+        if not conn.is_closed:
+            return
+        if conn.cert_reqs == "CERT_NONE" and conn.ssl_context is None:
+            # Without a context of its own it would read all certificates of the system first, for nothing.
+            conn.ssl_context = create_urllib3_context(cert_reqs=ssl.CERT_NONE)
+        conn.connect()
 
 
 def read_limited(response: requests.Response, limit: int) -> bytes:
