@@ -13,9 +13,7 @@ def test_session(page: str, driver: str, tmp_path: pathlib.Path) -> None:
     """Each command of the session succeeds and prints what the page shows, whichever driver is used."""
     make_image(tmp_path)
 
-    perform(
-        [step for block in blocks(page) if block.language == "console" for step in steps(block)], tmp_path, driver
-    )
+    perform([step for block in blocks(page) if block.language == "console" for step in steps(block)], tmp_path, driver)
 
 
 @pytest.mark.parametrize("driver", ["auto", "vfs"])
@@ -23,7 +21,9 @@ def test_python(driver: str, tmp_path: pathlib.Path) -> None:
     """The Python code of the README runs."""
     make_image(tmp_path)
 
-    perform([step for block in blocks("README.md") if block.language == "python" for step in steps(block)], tmp_path, driver)
+    perform(
+        [step for block in blocks("README.md") if block.language == "python" for step in steps(block)], tmp_path, driver
+    )
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
