@@ -59,9 +59,7 @@ def arm(number: int, strike: Callable[[], object]) -> list[int]:
         if count[0] == number:
             strike()
 
-    def wrapped(
-        call: Callable[..., object], counts: Callable[..., bool] = lambda *_, **__: True
-    ) -> Callable[..., object]:
+    def wrapped(call: Callable[..., object], counts: Callable[..., bool] = lambda *_, **__: True) -> Callable[..., object]:
         def run(*args: object, **kwargs: object) -> object:
             if counts(*args, **kwargs):
                 step()
