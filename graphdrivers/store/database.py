@@ -17,6 +17,7 @@ from typing import Any
 
 from graphdrivers import errors
 from graphdrivers.linux import filesystems
+from graphdrivers.store import room
 from graphdrivers.store.schema import MIGRATIONS, VERSION
 
 FILE = "ledger.sqlite"
@@ -45,6 +46,7 @@ class Database:
             LockTimeout: another process wrote for a minute.
         """
         self.path = os.path.join(folder, FILE)
+        room.keep(folder)
         self._wal = filesystems.fs_type(folder) not in _WITHOUT_WAL
         self._local = threading.local()
         self._all: list[tuple[threading.Thread, sqlite3.Connection]] = []
@@ -179,10 +181,16 @@ class Database:
         try:
             yield
         except sqlite3.DatabaseError as error:
+            if _name(error).startswith(_FULL):
+                room.give_up(os.path.dirname(self.path))  # the next try succeeds
             raise _translated(self.path, error) from error
 
 
+_FULL = ("SQLITE_FULL", "SQLITE_IOERR_SHMSIZE")
+"""What SQLite calls a full disk."""
+
 _ERRNO = {
+    "SQLITE_IOERR_SHMSIZE": errno.ENOSPC,
     "SQLITE_FULL": errno.ENOSPC,
     "SQLITE_READONLY": errno.EROFS,
     "SQLITE_CANTOPEN": errno.EACCES,
@@ -193,8 +201,13 @@ _ERRNO = {
 }
 
 
+def _name(error: sqlite3.DatabaseError) -> str:
+    """Give SQLite's own name of an error; empty where the Python module found it."""
+    return getattr(error, "sqlite_errorname", "") or ""
+
+
 def _translated(path: str, error: sqlite3.DatabaseError) -> Exception:
-    name = getattr(error, "sqlite_errorname", "") or ""
+    name = _name(error)
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return errors.LockTimeout(path, f"other processes wrote to it for {BUSY_TIMEOUT:g} s")
     for beginning, number in _ERRNO.items():

@@ -6,6 +6,7 @@ Layout::
         DRIVER/               the driver's home
         store/ledger.sqlite   the records (see `schema`)
         store/locks           one file; a byte of it is locked for each thing that is worked on
+        store/room            kept for the day when the disk is full
         store/records/NAME    the header record of layer NAME: what gives back its identical tar
         mounts/NAME/          where layer NAME is mounted when no target is named
 """

@@ -47,7 +47,7 @@ def killed_before(number: int, action: Callable[[], object]) -> bool:
 def arm(number: int, strike: Callable[[], object]) -> list[int]:
     """Call ``strike`` before a change of files, mounts or the ledger, in this process that is not to last.
 
-    SQLite's own calls are not seen; its statements are, before and after they are carried out.
+    SQLite's own calls are not seen; the statements that begin and end a step are, the latter before and after.
 
     Returns:
         How many changes there were, counted on.
@@ -59,7 +59,9 @@ def arm(number: int, strike: Callable[[], object]) -> list[int]:
         if count[0] == number:
             strike()
 
-    def wrapped(call: Callable[..., object], counts: Callable[..., bool] = lambda *_, **__: True) -> Callable[..., object]:
+    def wrapped(
+        call: Callable[..., object], counts: Callable[..., bool] = lambda *_, **__: True
+    ) -> Callable[..., object]:
         def run(*args: object, **kwargs: object) -> object:
             if counts(*args, **kwargs):
                 step()
@@ -75,6 +77,11 @@ def arm(number: int, strike: Callable[[], object]) -> list[int]:
         setattr(durable, name, wrapped(getattr(durable, name)))
     for name in ("move_mount", "umount2"):
         setattr(mountapi, name, wrapped(getattr(mountapi, name)))
+    _watch_steps(step)
+    return count
+
+
+def _watch_steps(step: Callable[[], None]) -> None:
     connect = sqlite3.connect
 
     class Watched(sqlite3.Connection):
@@ -91,4 +98,3 @@ def arm(number: int, strike: Callable[[], object]) -> list[int]:
             return done
 
     sqlite3.connect = lambda *args, **kwargs: connect(*args, **kwargs, factory=Watched)  # type: ignore[assignment]
-    return count

@@ -28,6 +28,8 @@ DRIVERS = (
     pytest.param("overlay", marks=pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")),
 )
 
+_WRITE = os.write  # not what a test puts in its place
+
 Tree = dict[str, str]
 """Paths of regular files, and what they contain."""
 
@@ -170,7 +172,7 @@ def forked(work: Callable[[Say], object]) -> Child:
         return Child(pid, reader)
     try:
         os.close(reader)
-        work(lambda line: os.write(writer, f"{line}\n".encode()) and None)
+        work(lambda line: _WRITE(writer, f"{line}\n".encode()) and None)
     except BaseException:  # noqa: BLE001 - a forked process must not go on
         traceback.print_exc(file=sys.__stderr__)
         os._exit(1)

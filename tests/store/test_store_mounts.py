@@ -205,8 +205,9 @@ def test_what_a_dead_process_mounted_and_others_use(
     assert mountinfo.mounted_at(str(tmp_path / "place")) is None
 
 
+@pytest.mark.usefixtures("box")
 def test_a_process_that_dies_between_row_and_mount(
-    opened: Callable[..., Store], store: Store, box: Container, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+    opened: Callable[..., Store], store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
 ) -> None:
     """Killed just before or just after the mount call, it leaves nothing behind once the store is opened."""
     attach = mounts.attach
@@ -220,7 +221,7 @@ def test_a_process_that_dies_between_row_and_mount(
             os.kill(os.getpid(), 9)
 
         def work(_say: object, target: pathlib.Path | None = target) -> None:
-            monkeypatch.setattr(mounts, "attach", doomed)  # noqa: B023 - in a forked process, at once
+            monkeypatch.setattr(mounts, "attach", doomed)
             opened().container("box").mount(target, read_only=True, keep=True)
 
         child = forked(work)

@@ -1,0 +1,316 @@
+"""Containers through the Python door: made, branched, taken back, compared and removed."""
+
+import os
+import pathlib
+
+import pytest
+from storetools import BASE, Tree, layout_of, mounted_in, shown, tar_of, whole, write
+
+from graphdrivers import Container, Store, errors
+from graphdrivers.store import containers, images
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+
+
+@pytest.fixture
+def box(store: Store, tmp_path: pathlib.Path) -> Container:
+    """Make a container of an image of one layer."""
+    store.import_image(layout_of(tmp_path / "image", tar_of(BASE), WorkingDir="/work"), name="image")
+    return store.create("image", name="box")
+
+
+def tree(store: Store, name: str) -> Tree:
+    """Read what a container shows now, without mounting it for writing."""
+    return shown(store.site, store.container(name).record().layer)
+
+
+def test_a_container_shows_its_image(store: Store, box: Container) -> None:
+    """It stands on an init layer on the image, differs in nothing, and is found by name, ID and beginning of the ID."""
+    assert tree(store, "box") == BASE
+    assert [layer.name for layer in box.layers()][1:] == [box.base(), store.image("image").top]
+    assert list(box.changes()) == []
+    for name in ("box", box.container_id, box.container_id[:6]):
+        assert store.container(name).container_id == box.container_id
+    assert box.image_id == store.image("image").image_id
+    whole(store)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "-x", "a/b", "a b", "ä", "x" * 129, "a\n", "a\0", "../box", "a:b"])
+def test_names_that_no_container_has(store: Store, box: Container, name: str) -> None:
+    """A bad name is refused before anything is made, for forks and checkpoints too; a long and a short one are fine."""
+    write(store, "box", {"new": "x"})
+    before = [layer.name for layer in box.layers()]
+    for attempt in (lambda: store.create("image", name=name), lambda: box.fork(name), lambda: box.checkpoint(name)):
+        with pytest.raises(errors.InvalidContainerName):
+            attempt()
+    assert [layer.name for layer in box.layers()] == before
+    whole(store)
+    for good in ("a", "x" * 128, "0_.-"):
+        store.create("image", name=good).remove()
+
+
+def test_a_taken_name(store: Store, box: Container) -> None:
+    """A name that is taken is refused, and neither of the two containers is touched, nor cut into another layer."""
+    store.create("image", name="other")
+    write(store, "box", {"new": "x"})
+    before = [layer.name for layer in box.layers()]
+    with pytest.raises(errors.ContainerExists):
+        store.create("image", name="box")
+    with pytest.raises(errors.ContainerExists):
+        box.fork("other")
+    assert [layer.name for layer in box.layers()] == before
+    assert tree(store, "box") == {**BASE, "new": "x"}
+    whole(store)
+
+
+def test_a_fork_diverges(store: Store, box: Container) -> None:
+    """Original and fork begin alike and go their ways; the fork outlives the original, and a fork of the fork both."""
+    write(store, "box", {"new": "1"})
+    box.fork("one")
+    write(store, "box", {"new": "2"})
+    write(store, "one", {"etc/motd": "mine", "gone": None})
+    store.container("one").fork("two")
+    write(store, "two", {"new": "3"})
+    mine = {"bin/sh": BASE["bin/sh"], "etc/motd": "mine"}
+    assert tree(store, "box") == {**BASE, "new": "2"}
+    assert tree(store, "one") == {**mine, "new": "1"}
+    assert tree(store, "two") == {**mine, "new": "3"}
+    box.remove()
+    assert tree(store, "one") == {**mine, "new": "1"}
+    store.container("one").remove()
+    assert tree(store, "two") == {**mine, "new": "3"}
+    assert {change.path for change in store.container("two").changes()} == {"/etc", "/etc/motd", "/gone", "/new"}
+    assert store.unused() == []
+    store.container("two").remove()
+    assert [layer.name for layer in store.driver.layers()] == [store.image("image").top]
+    whole(store)
+
+
+def test_an_untouched_container_is_branched_without_a_seal(store: Store, box: Container) -> None:
+    """What nobody could have written to gives its parent; forks of it do not get deeper."""
+    for number in range(5):
+        box.fork(f"fork{number}")
+        box.checkpoint()
+    assert len(box.layers()) == 3
+    assert {one.layer for one in box.checkpoints()} == {box.base()}
+    assert [one.point for one in box.checkpoints()] == ["1", "2", "3", "4", "5"]
+    whole(store)
+
+
+def test_created_is_what_a_container_began_with(store: Store, box: Container) -> None:
+    """A container goes back to its image; a fork to what it was forked from."""
+    write(store, "box", {"new": "1"})
+    fork = box.fork("fork")
+    write(store, "fork", {"new": "2"})
+    fork.checkpoint("later")
+    fork.rollback("created")
+    assert tree(store, "fork") == {**BASE, "new": "1"}
+    box.rollback("created")
+    assert tree(store, "box") == BASE
+    assert [one.point for one in fork.checkpoints()] == ["later"]
+    with pytest.raises(errors.InvalidContainerName, match="stays"):
+        box.forget("created")
+    with pytest.raises(errors.CheckpointExists):
+        box.checkpoint("created")
+    whole(store)
+
+
+def test_back_and_forth(store: Store, box: Container) -> None:
+    """Rollback gives each state exactly, later ones too, and again; what was dropped leaves nothing."""
+    for number in range(3):
+        write(store, "box", {"new": str(number), f"only{number}": "x"})
+        box.checkpoint(f"p{number}")
+    write(store, "box", {"lost": "x"})
+    for number in (0, 2, 1, 1):
+        box.rollback(f"p{number}")
+        expected = {**BASE, "new": str(number), **{f"only{below}": "x" for below in range(number + 1)}}
+        assert tree(store, "box") == expected
+        write(store, "box", {"scratch": "x"})
+    box.rollback()
+    assert tree(store, "box")["new"] == "2"
+    assert store.unused() == []
+    whole(store)
+
+
+def test_forgotten_checkpoints(store: Store, box: Container) -> None:
+    """A forgotten point cannot be gone back to; its layer goes when nothing stands on it, else with what does."""
+    write(store, "box", {"new": "1"})
+    box.checkpoint("one")
+    write(store, "box", {"new": "2"})
+    box.checkpoint("two")
+    box.forget("one")
+    with pytest.raises(errors.CheckpointNotFound, match="two"):
+        box.rollback("one")
+    assert tree(store, "box") == {**BASE, "new": "2"}
+    box.rollback("created")
+    box.forget("two")
+    assert len(list(store.driver.layers())) == 3
+    assert store.unused() == []
+    whole(store)
+
+
+def test_numbers_of_checkpoints(box: Container) -> None:
+    """A checkpoint without a name gets the lowest free number; a name is given once."""
+    assert [box.checkpoint().point for _ in range(2)] == ["1", "2"]
+    box.forget("1")
+    assert box.checkpoint().point == "1"
+    with pytest.raises(errors.CheckpointExists):
+        box.checkpoint("2")
+
+
+def test_a_stack_that_is_full(store: Store, box: Container, driver: str) -> None:
+    """A branch that would be too deep is refused before anything is sealed: the container can be written to as before."""
+    if driver == "vfs":
+        assert store.driver.support.capabilities.max_depth is None
+        return
+    import attrs  # noqa: PLC0415 - a limit of 500 takes long to reach
+
+    support = store.driver.support
+    store.driver.support = attrs.evolve(support, capabilities=attrs.evolve(support.capabilities, max_depth=4))
+    write(store, "box", {"new": "1"})
+    box.checkpoint()
+    write(store, "box", {"new": "2"})
+    for attempt in (box.checkpoint, lambda: box.fork("fork")):
+        with pytest.raises(errors.ChainTooDeep):
+            attempt()
+    write(store, "box", {"new": "3"})
+    box.rollback()
+    assert tree(store, "box") == {**BASE, "new": "1"}
+    whole(store)
+
+
+def test_a_size_that_cannot_be_had(store: Store, box: Container) -> None:
+    """Where the driver cannot limit sizes here a limit is refused, and nothing is left of the container."""
+    if store.driver.support.capabilities.quota:
+        pytest.skip("this file system has quotas: the conformance suite tests them")
+    before = {layer.name for layer in store.driver.layers()}
+    with pytest.raises(errors.NotSupported):
+        store.create("image", name="limited", size=1 << 20)
+    assert {layer.name for layer in store.driver.layers()} == before
+    assert {container.name for container in store.containers()} == {box.name}
+    whole(store)
+
+
+def test_a_cut_branch_goes_on(store: Store, box: Container) -> None:
+    """A container whose layer was sealed when its process died can be mounted, forked and removed."""
+    write(store, "box", {"new": "1"})
+    store.driver.seal(box.record().layer)
+    assert tree(store, "box") == {**BASE, "new": "1"}
+    write(store, "box", {"new": "2"})
+    assert tree(store, "box") == {**BASE, "new": "2"}
+    store.driver.seal(box.record().layer)
+    box.fork("fork")
+    assert tree(store, "fork") == {**BASE, "new": "2"}
+    store.driver.seal(box.record().layer)
+    box.remove()
+    store.container("fork").remove()
+    whole(store)
+
+
+def test_a_stale_handle(store: Store, box: Container) -> None:
+    """A handle of before a rollback removes what the container is now, and one that is gone is told so."""
+    other = store.container("box")
+    stale = other.record()
+    write(store, "box", {"new": "1"})
+    box.checkpoint()
+    box.rollback("created")
+    with box.mounted(read_only=True), pytest.raises(errors.ContainerInUse):
+        containers.remove(store.site, stale)
+    containers.remove(store.site, stale)
+    assert store.unused() == []
+    assert len(list(store.driver.layers())) == 1
+    for attempt in (other.remove, other.mount, other.checkpoint, other.rollback, lambda: other.fork("fork")):
+        with pytest.raises(errors.ContainerNotFound):
+            attempt()
+    whole(store)
+
+
+def test_a_throw_away_container(store: Store, box: Container) -> None:
+    """As a context manager it is gone at the end, whatever happened in the block."""
+    with store.create("image", name="temporary") as made:
+        with made.mounted() as place:
+            (place / "file").write_text("x")
+        made.remove()
+    with pytest.raises(errors.ContainerNotFound):
+        store.container("temporary")
+    assert [container.name for container in store.containers()] == [box.name]
+    whole(store)
+
+
+def test_an_image_in_use_stays(store: Store, box: Container) -> None:
+    """An image cannot go while a container or a fork of one stands on it; then it goes with all its layers."""
+    box.fork("fork")
+    with pytest.raises(errors.ImageInUse, match="box"):
+        store.remove_image("image")
+    box.remove()
+    with pytest.raises(errors.ImageInUse, match="fork"):
+        store.remove_image("image")
+    store.container("fork").remove()
+    store.remove_image("image")
+    assert list(store.driver.layers()) == []
+    whole(store)
+
+
+def test_images_share_layers(store: Store, tmp_path: pathlib.Path, tars: list[bytes]) -> None:
+    """Of two images that share layers one goes and leaves the other whole; a mounted view keeps what it shows."""
+    store.import_image(layout_of(tmp_path / "a", *tars), name="a")
+    store.import_image(layout_of(tmp_path / "b", *tars[:2], tar_of({"other": "x"})), name="b")
+    assert len(list(store.driver.layers())) == 4
+    with store.mount_image("a") as view:
+        store.remove_image("a")
+        assert (view.path / "app/main").read_text() == "print()"
+    assert len(store.collect().removed) == 1
+    assert shown(store.site, store.layer_of("b"))["other"] == "x"
+    store.remove_image("b")
+    assert list(store.driver.layers()) == []
+    assert mounted_in(store.root) == []
+    whole(store)
+
+
+def test_names_of_images(store: Store, tmp_path: pathlib.Path, tars: list[bytes]) -> None:
+    """A name means one image, the latest it was given to; the others stay, found by ID and its beginning."""
+    first = store.import_image(layout_of(tmp_path / "a", *tars[:1]), name="app:1")
+    second = store.import_image(layout_of(tmp_path / "b", *tars[:2]), name="app:1")
+    assert store.image("app:1").image_id == second.image_id
+    assert store.image(first.image_id).names == ()
+    assert store.image(first.image_id[7:19]).image_id == first.image_id
+    store.tag(first, "docker.io/library/app:2")
+    assert store.image("app:2").image_id == first.image_id
+    store.untag("app:2")
+    store.untag("app:2")
+    for missing in ("app:2", "nothing", "sha256:" + "0" * 64, "", "%", "*"):
+        with pytest.raises(errors.ImageNotFound):
+            store.image(missing)
+    with pytest.raises(errors.InvalidReference):
+        store.tag(first, f"app@{first.image_id}")
+    whole(store)
+
+
+def test_an_image_that_is_gone(store: Store, tmp_path: pathlib.Path, tars: list[bytes]) -> None:
+    """A value of an image that was removed meanwhile is refused by name, also where its layers are still there."""
+    gone = store.import_image(layout_of(tmp_path / "a", *tars), name="a")
+    store.import_image(layout_of(tmp_path / "b", *tars, comment="same layers"), name="b")
+    store.remove_image("a")
+    for attempt in (
+        lambda: store.tag(gone, "again"),
+        lambda: store.create(gone, name="box"),
+        lambda: images.remove(store.site, gone.image_id),
+    ):
+        with pytest.raises(errors.ImageNotFound):
+            attempt()
+    assert store.containers() == []
+    assert len(list(store.driver.layers())) == 3
+    whole(store)
+
+
+def test_an_image_without_layers(store: Store, tmp_path: pathlib.Path) -> None:
+    """It is imported, has containers, cannot be mounted, and goes."""
+    store.import_image(layout_of(tmp_path / "empty"), name="empty")
+    with pytest.raises(errors.ImageNotFound, match="no layers"):
+        store.mount_image("empty")
+    with store.create("empty", name="box") as made:
+        write(store, made.name, {"new": "x"})
+        assert tree(store, "box") == {"new": "x"}
+    store.remove_image("empty")
+    assert list(store.driver.layers()) == []
+    whole(store)

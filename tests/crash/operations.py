@@ -1,0 +1,94 @@
+"""What a store is asked to do while it is killed or fails, and what may have become of it."""
+
+import pathlib
+from collections.abc import Callable, Iterator
+
+import pytest
+from killing import tmpfs
+from storetools import layout_of, shown, tar_back, tar_of, whole, write
+
+from graphdrivers import Store, open_store
+
+LAYERS = [tar_of({"etc/motd": "welcome", "gone": "soon"}), tar_of({"etc/motd": "again", "gone": None})]
+TREE = {"etc/motd": "again"}
+MORE = [[*LAYERS, tar_of({"more": str(number)})] for number in range(3)]
+
+
+@pytest.fixture
+def memory(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Give a folder that no disk slows down."""
+    with tmpfs(tmp_path / "memory") as place:
+        layout_of(place / "image", *LAYERS)
+        for number, layers in enumerate(MORE):
+            layout_of(place / f"more{number}", *layers, comment=str(number))
+        yield place
+
+
+def start(memory: pathlib.Path, driver: str = "auto") -> Store:
+    """Open the store, which has nothing to complain of."""
+    store = open_store(memory / "store", driver, durability="none")
+    assert store.problems == ()
+    return store
+
+
+def prepared(memory: pathlib.Path, driver: str) -> None:
+    """Make a store with an image, and a container with a checkpoint that was written to since."""
+    with start(memory, driver) as store:
+        store.import_image(memory / "image", name="image")
+        store.create("image", name="box")
+        write(store, "box", {"kept": "1"})
+        store.container("box").checkpoint("one")
+        write(store, "box", {"kept": "2", "new": "x"})
+
+
+OPERATIONS: dict[str, Callable[[Store, pathlib.Path], object]] = {
+    "import": lambda store, memory: store.import_image(memory / "more0", name="more"),
+    "create": lambda store, _: store.create("image", name="second"),
+    "fork": lambda store, _: store.container("box").fork("second"),
+    "checkpoint": lambda store, _: store.container("box").checkpoint("two"),
+    "rollback": lambda store, _: store.container("box").rollback("one"),
+    "mount": lambda store, _: store.container("box").mount(keep=True).release(),
+    "commit": lambda store, _: store.commit("box", name="committed"),
+    "rm": lambda store, _: store.container("box").remove(),
+    "rmi": lambda store, _: (store.container("box").remove(), store.remove_image("image")),
+}
+
+
+def check(memory: pathlib.Path, operation: str, *, done: bool) -> None:  # noqa: C901 - a list
+    """Assert that the store is as before the operation or as after it, and whole; ``done`` allows only the latter."""
+    with start(memory) as store:
+        whole(store)
+        names = {container.name for container in store.containers()}
+        images = {name for image in store.images() for name in image.familiar_names}
+        trees = {container.name: shown(store.site, container.record().layer) for container in store.containers()}
+        full = {**TREE, "kept": "2", "new": "x"}
+        if operation in {"rm", "rmi"}:
+            assert not (done and names)
+        elif operation == "rollback" and (done or trees["box"] != full):
+            assert trees["box"] == {**TREE, "kept": "1"}
+        else:
+            assert trees["box"] == full
+        if "second" in names or (done and operation in {"create", "fork"}):
+            assert trees["second"] == (TREE if operation == "create" else full)
+        if "box" in names:
+            points = {one.point: shown(store.site, one.layer) for one in store.container("box").checkpoints()}
+            assert points.pop("one") == {**TREE, "kept": "1"}
+            assert points == {"two": full} or (points == {} and not (done and operation == "checkpoint"))
+        if done and operation in {"import", "commit"}:
+            assert {"import": "more:latest", "commit": "committed:latest"}[operation] in images
+        assert ("image:latest" in images) or (operation == "rmi" and not names)
+        for image in store.images():
+            for layer in image.layers:
+                tar_back(store, layer)
+        if "box" in names:
+            write(store, "box", {"still": "writable"})
+        store.collect()
+        whole(store)
+        for name in names:
+            store.container(name).unmount()  # killed after the mount that was to be kept
+            store.container(name).remove()
+        for image in store.images():
+            store.remove_image(image)
+        assert store.collect().resisted == ()
+        assert list(store.driver.layers()) == []
+        whole(store)
