@@ -1,5 +1,6 @@
 """Images of a store, as values."""
 
+import hashlib
 from typing import Any
 
 import attrs
@@ -11,6 +12,8 @@ from graphdrivers.model import Digest
 from graphdrivers.store import images, ledger
 from graphdrivers.store.ledger import Layer
 from graphdrivers.store.site import Site
+
+_DIGESTS = frozenset({"sha256", "sha512"})
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -73,8 +76,9 @@ def of_record(site: Site, record: images.ImageRecord) -> Image:
     """Make a value of what the ledger has.
 
     Raises:
-        StoreCorrupt: its configuration is not what its ID says.
+        StoreCorrupt: its configuration or manifest is not what its digest says, or it has a name that is none.
     """
+    _verify(site, record)
     layers = tuple(reversed(ledger.stack_of(site.database, record.layer)))
     try:
         config = ImageConfig.parse(record.config, site.root, f"configuration {record.image_id}", len(layers))
@@ -82,7 +86,7 @@ def of_record(site: Site, record: images.ImageRecord) -> Image:
         raise errors.StoreCorrupt(site.root, error.reason) from error
     return Image(
         image_id=Digest(record.image_id),
-        names=tuple(images.references_of(site, record.image_id)),
+        names=tuple(_checked(site, name) for name in images.references_of(site, record.image_id)),
         config=config,
         layers=layers,
         manifest=record.manifest,
@@ -90,6 +94,23 @@ def of_record(site: Site, record: images.ImageRecord) -> Image:
         manifest_digest=record.manifest_digest,
         created=record.created,
     )
+
+
+def _verify(site: Site, record: images.ImageRecord) -> None:
+    """Hold an image's documents against their digests: what is run, saved and pushed is what came in."""
+    told = [("configuration", record.config, record.image_id)]
+    if record.manifest is not None and record.manifest_digest is not None:
+        told.append(("manifest", record.manifest, record.manifest_digest))
+    for what, text, digest in told:
+        kind, _, wanted = str(digest).partition(":")
+        if not isinstance(text, bytes) or kind not in _DIGESTS or hashlib.new(kind, text).hexdigest() != wanted:
+            raise errors.StoreCorrupt(site.root, f"the {what} of image {digest!r:.200} is not what its digest says")
+
+
+def _checked(site: Site, name: str) -> str:
+    if full_reference(name) != name:
+        raise errors.StoreCorrupt(site.root, f"{name!r:.200} cannot be the name of an image")
+    return name
 
 
 def full_reference(name: str) -> str | None:

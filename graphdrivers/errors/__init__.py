@@ -23,7 +23,7 @@ Catch ``GraphDriverError`` for everything but failed system calls; those are
     │   └── FileChanged              written to while a diff read it
     ├── DigestMismatch
     ├── StoreError
-    │   └── LockTimeout, StoreCorrupt, StoreVersion
+    │   └── LockTimeout, StoreCorrupt, StoreVersion, UnsafeStore
     ├── ObjectNotFound               no container, image or layer of a name
     ├── ImageError
     │   └── InvalidReference, InvalidManifest, BlobNotFound, RegistryError, AuthenticationFailed,
@@ -101,6 +101,7 @@ from graphdrivers.errors.stores import (
     StoreCorrupt,
     StoreError,
     StoreVersion,
+    UnsafeStore,
     UserNotFound,
 )
 
@@ -156,6 +157,7 @@ __all__ = [
     "StoreVersion",
     "SyscallError",
     "UnsafePath",
+    "UnsafeStore",
     "UnsupportedEntry",
     "UserNotFound",
 ]

@@ -14,6 +14,7 @@ import attrs
 
 from graphdrivers import errors
 from graphdrivers.linux import mountinfo, mounts
+from graphdrivers.linux.mountinfo import MountPoint
 from graphdrivers.model import Mount
 from graphdrivers.store.holders import Holder, boot_id, mount_namespace
 from graphdrivers.store.site import Site
@@ -187,12 +188,30 @@ def _mounted(site: Site, wanted: Held, plan: Sequence[Mount], *, own: bool) -> H
 
 
 def _detach(site: Site, held: Held, others: Sequence[Held], *, lazy: bool) -> None:
-    if mountinfo.mounted_at(held.target) is not None:
+    """Unmount what a row is about; what somebody else has mounted there meanwhile is left alone."""
+    own = held.target == site.mount_point(held.layer)
+    found = mountinfo.mounted_at(held.target)
+    if found is not None and (own or _is_of(site, held, found)):
         mounts.detach(held.target, lazy=lazy)
     # Removing a directory takes away what is mounted on it in other namespaces.
-    if held.target == site.mount_point(held.layer) and not any(one.target == held.target for one in others):
+    if own and not any(one.target == held.target for one in others):
         with contextlib.suppress(OSError):  # something else is mounted there or in it
             os.rmdir(held.target)
+
+
+def _is_of(site: Site, held: Held, found: MountPoint) -> bool:
+    """Tell from the mount table whether a mount is one of a layer, and not the disk of somebody else."""
+    within = mountinfo.users_within(site.driver.home)
+    if any(mount == found and held.layer in path.split("/") for mount, path in within):
+        return True
+    try:
+        plan = site.driver.mounts(held.layer, view=not held.writable)
+    except (errors.GraphDriverError, OSError):
+        return False
+    if found.fs_type == "overlay":  # its directories may have been named by descriptors, which tell nothing
+        shown = found.option("upperdir") or found.option("lowerdir+") or found.option("lowerdir") or ""
+        return plan[0].type == "overlay" and shown.startswith("/proc/self/fd/")
+    return any((mount.type, mount.source or "none") == (found.fs_type, found.source) for mount in plan)
 
 
 def _forget(site: Site, held: Held) -> None:

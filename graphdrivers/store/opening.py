@@ -9,6 +9,7 @@ from graphdrivers.driver import Driver
 from graphdrivers.linux import durable
 from graphdrivers.store import names
 from graphdrivers.store.database import Database
+from graphdrivers.store.private import make_private, refuse_shared
 from graphdrivers.store.recover import Problem, recover
 from graphdrivers.store.site import Durability, Site
 
@@ -29,12 +30,13 @@ def open_site(
 
     Raises:
         PriorDriverState: the store was made with another driver.
+        UnsafeStore: ``root`` belongs to another user, or others may write to it.
         DriverUnavailable, DriverNotFound, DriverConflict, InvalidOption: see `loading.load_driver`.
         StoreVersion, StoreCorrupt, LockTimeout: see `database.Database`; also corrupt is one without its ledger.
     """
     place = os.path.realpath(root)
     for folder in (place, *(os.path.join(place, name) for name in ("store", "store/records", "mounts"))):
-        _make_private(folder)
+        make_private(place, folder)
     with contextlib.ExitStack() as stack:
         database = stack.enter_context(contextlib.closing(Database(os.path.join(place, "store"))))
         made_with = _driver_of(database)
@@ -42,6 +44,8 @@ def open_site(
             raise errors.PriorDriverState(place, (made_with,), driver)
         chosen = made_with or driver
         home = place if chosen == loading.AUTO else os.path.join(place, chosen)
+        if os.path.isdir(home):
+            refuse_shared(place, os.path.realpath(home))
         loaded = stack.enter_context(contextlib.closing(loading.load_driver(chosen, home, options)))
         if made_with is None:
             _begin(place, database, loaded)
@@ -73,12 +77,3 @@ def _begin(place: str, database: Database, driver: Driver) -> None:
         raise errors.PriorDriverState(place, (str(made_with),), driver.name)
     for folder in (os.path.join(place, "store"), place, os.path.dirname(place)):
         durable.fsync_directory(folder)
-
-
-def _make_private(folder: str) -> None:
-    """Make a directory that only its owner enters, whatever the umask. Idempotent."""
-    try:
-        os.makedirs(folder, mode=0o700)
-    except FileExistsError:
-        return
-    os.chmod(folder, 0o700)

@@ -94,12 +94,13 @@ def _finish(site: Site, row: _Unfinished) -> None:
 
 def _dead_layers(site: Site) -> list[_Unfinished]:
     """Give unfinished layers whose makers or removers are gone, children first."""
-    query = """
+    query = f"""
         WITH RECURSIVE depths (layer, depth) AS (
             SELECT name, 0 FROM layers WHERE state != 'ready'
-            UNION SELECT name, depth + 1 FROM layers JOIN depths ON parent = layer WHERE state != 'ready')
+            UNION SELECT name, depth + 1 FROM layers JOIN depths ON parent = layer
+            WHERE state != 'ready' AND depth < {ledger.DEPTH_MAX})
         SELECT name, state, holder, max(depth) AS deepest FROM layers JOIN depths ON layer = name
-        WHERE state != 'ready' GROUP BY name ORDER BY deepest DESC, name"""
+        WHERE state != 'ready' GROUP BY name ORDER BY deepest DESC, name"""  # noqa: S608 - constants
     return [_Unfinished(name, state) for name, state, holder, _ in site.database.read(query) if is_dead(holder)]
 
 
