@@ -188,3 +188,15 @@ def test_mistakes(store: CommandLine, tmp_path: pathlib.Path, arguments: list[st
     assert bool(ran.out) is ("--json" in arguments)
     assert [one["Name"] for one in store("ls", "--json").json] == ["web"]
     assert not (tmp_path / "x").exists()
+
+
+def test_places_that_are_not_utf8(store: CommandLine, tmp_path: pathlib.Path) -> None:
+    """They are refused in one line."""
+    store("create", "debian:12", "--name", "web")
+    target = tmp_path / "\udcff"
+    target.mkdir()
+    ran = store("mount", "web", str(target), check=False)
+
+    assert ran.code == failures.USAGE
+    assert ran.err.count("\n") == 1
+    assert store("ls", "--json").json[0]["Mounts"] == []
