@@ -1,8 +1,10 @@
 """``graphdriver mount``, ``umount`` and ``mounts``: containers, and read-only views of images."""
 
+import contextlib
+import errno
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import attrs
 import click
@@ -72,7 +74,7 @@ def umount(settings: Settings, what: str, *, lazy: bool) -> None:
     By name that is all its mounts. Unmounting what is not mounted is fine, and
     said.
     """
-    with stores.opened(settings) as store:
+    with stores.opened(settings) as store, _busy_told():
         undone = _by_path(store, os.path.realpath(what), lazy=lazy) if "/" in what else None
         if undone is None or (not undone and not os.path.lexists(what)):  # an image's name may have slashes
             undone = _by_name(store, what, lazy=lazy)
@@ -80,6 +82,17 @@ def umount(settings: Settings, what: str, *, lazy: bool) -> None:
         output.message(settings, f"graphdriver: {what!r} is not mounted; nothing to do")
     if settings.json:
         output.document({"name": what, "unmounted": undone})
+
+
+@contextlib.contextmanager
+def _busy_told() -> Iterator[None]:
+    """Say what to do about a mount that is busy."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            error.add_note("'umount --lazy' detaches it now, for whoever comes later")
+        raise
 
 
 def _by_name(store: Store, name: str, *, lazy: bool) -> list[str]:
