@@ -14,7 +14,7 @@ import attrs
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent / "images"))
 
-from layouts import Layout, packed  # noqa: E402 - after the path
+from layouts import Layout, packed
 
 ROOT = pathlib.Path(__file__).parent.parent
 FENCE = re.compile(r"^()```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
