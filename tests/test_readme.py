@@ -1,73 +1,29 @@
 """The sessions in README.md and in the tutorial run as they are printed."""
 
-import doctest
-import os
 import pathlib
 import re
-import subprocess
-import sys
-import textwrap
 
 import pytest
-
-ROOT = pathlib.Path(__file__).parent.parent
-FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-DIRECTIVE = re.compile(r"^\.\. code-block:: (\w+)\n\n((?:   .*\n|\n)+)", re.MULTILINE)
-
-
-def blocks(page: str, language: str) -> list[str]:
-    """Give the code blocks of one language, in order, of a Markdown or reStructuredText page."""
-    text = (ROOT / page).read_text(encoding="utf-8")
-    found = (FENCE if page.endswith(".md") else DIRECTIVE).findall(text)
-    return [textwrap.dedent(code) for name, code in found if name == language]
-
-
-def session(page: str) -> list[tuple[str, str]]:
-    """Give each command of the page's console blocks with the output that is printed below it."""
-    steps: list[tuple[str, str]] = []
-    for line in "".join(blocks(page, "console")).splitlines():
-        if line.startswith("$ "):
-            steps.append((line[2:], ""))
-        elif line.startswith("> "):
-            steps[-1] = (f"{steps[-1][0]}\n{line[2:]}", "")
-        elif line:
-            steps[-1] = (steps[-1][0], f"{steps[-1][1]}{line}\n")
-    return steps
-
-
-def environment(folder: pathlib.Path) -> dict[str, str]:
-    """Give an environment with the program on PATH and everything it writes below one folder."""
-    programs = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
-    return os.environ | {"PATH": programs, "GRAPHDRIVER_ROOT": str(folder / "root"), "HOME": str(folder), "TZ": "UTC"}
+from docs_sessions import ROOT, blocks, make_image, perform, steps
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/tutorial.rst"])
 @pytest.mark.parametrize("driver", ["auto", "vfs"])
 def test_session(page: str, driver: str, tmp_path: pathlib.Path) -> None:
     """Each command of the session succeeds and prints what the page shows, whichever driver is used."""
-    steps = session(page)
-    marked = [f"{{ {command}\n}}\necho '<done>'" for command, _ in steps]
+    make_image(tmp_path)
 
-    done = subprocess.run(
-        ["sh", "-euc", "\n".join(marked)],
-        check=False,
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env=environment(tmp_path) | {"GRAPHDRIVER_DRIVER": driver},
-    )
-
-    assert steps
-    assert done.returncode == 0, done.stderr
-    for (command, wanted), got in zip(steps, done.stdout.split("<done>\n"), strict=False):
-        assert doctest.OutputChecker().check_output(wanted, got, doctest.ELLIPSIS), f"$ {command}\n{got}"
+    perform([step for block in blocks(page) if block.language == "console" for step in steps(block)], tmp_path, driver)
 
 
-def test_python(tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize("driver", ["auto", "vfs"])
+def test_python(driver: str, tmp_path: pathlib.Path) -> None:
     """The Python code of the README runs."""
-    (code,) = blocks("README.md", "python")
+    make_image(tmp_path)
 
-    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, cwd=tmp_path, env=environment(tmp_path))
+    perform(
+        [step for block in blocks("README.md") if block.language == "python" for step in steps(block)], tmp_path, driver
+    )
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])

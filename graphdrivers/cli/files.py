@@ -9,10 +9,13 @@ import signal
 import stat
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from typing import BinaryIO
 
 import click
+
+_PIECE = 1 << 16
 
 
 class Source(io.RawIOBase):
@@ -52,6 +55,10 @@ class Source(io.RawIOBase):
             raise OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
         return os.read(self._descriptor, size)
 
+    def wake(self) -> None:
+        """End reads, now and later, as a signal does."""
+        os.write(self.waker, b"!")
+
     def close(self) -> None:
         """Let go of what this object made. Idempotent."""
         if not self.closed:
@@ -65,13 +72,11 @@ def reading(path: str) -> Iterator[Source]:
     """Open a file to read, or stdin for ``-``.
 
     Raises:
-        click.UsageError: stdin is a terminal: nobody types a tar.
+        click.UsageError: stdin is closed, or a terminal: nobody types a tar.
     """
     with contextlib.ExitStack() as stack:
         if path == "-":
-            if sys.stdin.isatty():
-                raise click.UsageError("refusing to read a tar from the terminal: redirect stdin, or name a file")
-            descriptor = sys.stdin.fileno()
+            descriptor = _stdin()
         else:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             stack.callback(os.close, descriptor)
@@ -79,6 +84,46 @@ def reading(path: str) -> Iterator[Source]:
         with contextlib.suppress(ValueError):  # not in the main thread: whoever runs us handles signals
             stack.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(source.waker))
         yield source
+
+
+@contextlib.contextmanager
+def stdin_path() -> Iterator[str]:
+    """Give a path that what comes on stdin can be opened by, for the time of a block.
+
+    A pipe is read through another one, whose end comes when a signal arrives:
+    a writer that hangs keeps nobody from ending.
+
+    Raises:
+        click.UsageError: stdin is closed, or a terminal: nobody types a tar.
+    """
+    descriptor = _stdin()
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        yield f"/proc/self/fd/{descriptor}"
+        return
+    with reading("-") as source, contextlib.ExitStack() as stack:
+        receiver, sender = os.pipe2(os.O_CLOEXEC)
+        pump = threading.Thread(target=_pump, args=(source, sender), name="graphdrivers-stdin")
+        pump.start()
+        stack.callback(pump.join)
+        stack.callback(os.close, receiver)
+        stack.callback(source.wake)
+        yield f"/proc/self/fd/{receiver}"
+
+
+def _pump(source: Source, sender: int) -> None:
+    """Copy until the end, a signal, or nobody reads any more."""
+    with open(sender, "wb", buffering=0) as sink, contextlib.suppress(OSError):
+        while piece := source.read(_PIECE):
+            view = memoryview(piece)
+            while view:
+                view = view[sink.write(view) :]
+
+
+def _stdin() -> int:
+    if sys.stdin is None or sys.stdin.isatty():
+        what = "a closed stdin" if sys.stdin is None else "the terminal"
+        raise click.UsageError(f"refusing to read a tar from {what}: redirect stdin, or name a file")
+    return sys.stdin.fileno()
 
 
 @contextlib.contextmanager

@@ -2,8 +2,9 @@
 
 import contextlib
 import os
-import sys
+from collections.abc import Iterator
 
+import attrs
 import click
 
 from graphdrivers import errors
@@ -11,15 +12,13 @@ from graphdrivers.api import committing, images
 from graphdrivers.api.committing import Description
 from graphdrivers.api.images import Image
 from graphdrivers.api.store import Store
-from graphdrivers.cli import describing, output, stores
+from graphdrivers.cli import describing, files, output, stores
 from graphdrivers.cli.described import called, image_summary
 from graphdrivers.cli.settings import Settings, global_options
 from graphdrivers.cli.watching import Lines, watched
 from graphdrivers.images import image as sources
 from graphdrivers.images import opening
 from graphdrivers.images.rootfs import Kind, RootFS
-
-STDIN = "/dev/stdin"
 
 
 @click.command("import", epilog="Example: skopeo copy docker://debian:12 oci:debian:12 && graphdriver import debian")
@@ -60,11 +59,10 @@ def import_image(
     root file systems.
     """
     given = [images.tag_reference(name) for name in names]
-    if path == "-" and sys.stdin.isatty():
-        raise click.UsageError("refusing to read a tar from the terminal: redirect stdin, or name a file")
     with contextlib.ExitStack() as stack:
+        place = stack.enter_context(_stdin()) if path == "-" else path
         opened = opening.open_source(
-            STDIN if path == "-" else path,
+            place,
             kind=None if kind is None else Kind(kind),
             platform=platform,
             reference=reference,
@@ -77,12 +75,27 @@ def import_image(
                 settings, message=message, changes=changes, created_by=f"import {path}", platform=platform
             )
             store = stack.enter_context(stores.opened(settings, durability=durability))
-            _bring_tree(settings, store, opened, given, said)
+            label = "stdin" if path == "-" else os.path.basename(os.path.abspath(path))
+            _bring_tree(settings, store, opened, given, said, label=label)
             return
         if message or changes:
             raise click.UsageError("--message and --change are for root file systems; this is an image")
         store = stack.enter_context(stores.opened(settings, durability=durability))
+        if path == "-":  # a bare tag is not completed by the name of a device
+            opened = attrs.evolve(opened, source="-")
         bring(settings, store, opened, given or None, fresh="Loaded image")
+
+
+@contextlib.contextmanager
+def _stdin() -> Iterator[str]:
+    """Give a path to open stdin by; errors call it by its name."""
+    with files.stdin_path() as place:
+        try:
+            yield place
+        except errors.ImageError as error:
+            if error.source == place:
+                error.source = "stdin"
+            raise
 
 
 def bring(settings: Settings, store: Store, source: sources.Image, names: list[str] | None, *, fresh: str) -> None:
@@ -110,8 +123,10 @@ def _there(store: Store, source: sources.Image) -> Image | None:
         return None
 
 
-def _bring_tree(settings: Settings, store: Store, source: RootFS, names: list[str], said: Description) -> None:
-    told = Lines(settings, ["stdin" if source.source == STDIN else os.path.basename(os.path.abspath(source.source))])
+def _bring_tree(
+    settings: Settings, store: Store, source: RootFS, names: list[str], said: Description, *, label: str
+) -> None:
+    told = Lines(settings, [label])
     image = committing.make_image(store.site, None, source.layer, names, said, watch=told)
     show(settings, image, told, f"Loaded image {called(image)}")
 

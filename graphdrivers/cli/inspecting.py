@@ -1,42 +1,67 @@
 """``graphdriver status`` and ``graphdriver layer inspect``: what is there, and what it is made of."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 
+import attrs
 import click
 
-from graphdrivers import naivediff
-from graphdrivers.cli import completing, home, output
+from graphdrivers import loading, naivediff
+from graphdrivers.api import mounts as all_mounts
+from graphdrivers.api.store import Store
+from graphdrivers.cli import completing, home, output, owners, stores
 from graphdrivers.cli.settings import Settings, global_options
 from graphdrivers.driver import Driver, Tells
 from graphdrivers.linux import filesystems
 from graphdrivers.model import LayerRecord
 
+_SHOWN = ("root", "driver", "engine", "backing", "images", "containers", "mounts", "layers", "sealed")
 
-@click.command()
+
+@contextlib.contextmanager
+def _opened(settings: Settings) -> Iterator[tuple[Driver, Store | None]]:
+    """Open the store where there is one (of the driver that was asked for), else the driver alone."""
+    with contextlib.closing(owners.Ledger(settings.root)) as ledger:
+        made_with = ledger.driver()
+    if made_with is None or settings.driver not in {loading.AUTO, made_with}:
+        with home.opened(settings) as place:
+            yield place.driver, None
+        return
+    with stores.opened(settings) as store:
+        yield store.driver, store
+
+
+@click.command(epilog="Example: graphdriver status --json | jq .disk")
 @global_options
 @click.pass_obj
 def status(settings: Settings) -> None:
-    """Say what the root holds: its driver and engine, why others were not taken, layers and disk."""
-    with home.opened(settings) as place:
-        driver = place.driver
+    """Say what the root holds: its driver and engine, why others were not taken, images, containers, layers, disk.
+
+    What opening the store could not repair is told too.
+    """
+    with _opened(settings) as (driver, store):
         records = list(driver.layers())
         used = sum(driver.usage(record.name).disk for record in records)
         found = {
-            "root": place.root,
+            "root": settings.root,
             "driver": driver.name,
             "engine": driver.support.engine,
             "backing": filesystems.fs_type(driver.home),
+            "images": 0 if store is None else len(store.images()),
+            "containers": 0 if store is None else len(store.containers()),
+            "mounts": 0 if store is None else len(all_mounts.everything(store.site)),
             "layers": len(records),
             "sealed": sum(record.sealed for record in records),
             "disk": used,
             "notes": list(driver.support.notes),
             "refused": [str(error) for error in driver.refused],
             "facts": _facts(driver),
+            "problems": [] if store is None else [attrs.asdict(problem) for problem in store.problems],
         }
     if settings.json:
         output.document(found)
         return
-    rows = [[key, str(found[key])] for key in ("root", "driver", "engine", "backing", "layers", "sealed")]
+    rows = [[key, str(found[key])] for key in _SHOWN]
     rows.append(["disk", output.human_size(used)])
     _show(rows, _facts(driver))
     for note in (*driver.support.notes, *(str(error) for error in driver.refused)):

@@ -15,6 +15,8 @@ class Lazy:
     module: str
     name: str
     summary: str
+    section: str = "Commands"
+    """Heading that the help lists it under."""
 
 
 class LazyGroup(click.Group):
@@ -39,10 +41,14 @@ class LazyGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands from the table, importing none."""
-        rows = [(name, lazy.summary) for name, lazy in self._lazy.items()]
-        rows += [(name, command.get_short_help_str(formatter.width)) for name, command in self._own(ctx)]
-        with formatter.section("Commands"):
-            formatter.write_dl(rows)
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for name, lazy in self._lazy.items():
+            sections.setdefault(lazy.section, []).append((name, lazy.summary))
+        for name, command in self._own(ctx):
+            sections.setdefault("Commands", []).append((name, command.get_short_help_str(formatter.width)))
+        for heading, rows in sections.items():
+            with formatter.section(heading):
+                formatter.write_dl(rows)
 
     def _own(self, ctx: click.Context) -> list[tuple[str, click.Command]]:
         """Give the commands that are here already."""

@@ -18,43 +18,64 @@ from graphdrivers.cli.settings import COMPLETION_VARIABLE, from_environment, glo
 
 PROGRAM = "graphdriver"
 
+_IMAGES, _CONTAINERS, _BOTH, _UPKEEP, _DRIVERS = (
+    "Images",
+    "Containers",
+    "Images, containers and layers",
+    "Upkeep",
+    "Drivers and layers",
+)
+
 _COMMANDS = {
-    "import": Lazy("graphdrivers.cli.importing", "import_image", "Bring in an image from a file or folder."),
-    "pull": Lazy("graphdrivers.cli.registry", "pull", "Bring in an image from a registry."),
-    "push": Lazy("graphdrivers.cli.registry", "push", "Send an image to a registry."),
-    "save": Lazy("graphdrivers.cli.outgoing", "save", "Write images into one tar."),
-    "images": Lazy("graphdrivers.cli.imagery", "list_images", "List the images."),
-    "inspect": Lazy("graphdrivers.cli.objects", "inspect", "All that is known of containers, images and layers."),
-    "history": Lazy("graphdrivers.cli.imagery", "history", "How an image was made."),
-    "tag": Lazy("graphdrivers.cli.imagery", "tag", "Give an image one more name."),
-    "rmi": Lazy("graphdrivers.cli.imagery", "rmi", "Remove images."),
-    "create": Lazy("graphdrivers.cli.containers", "create", "Make a container of an image."),
-    "ls": Lazy("graphdrivers.cli.containers", "list_containers", "List the containers."),
-    "rm": Lazy("graphdrivers.cli.containers", "remove", "Remove containers."),
-    "mount": Lazy("graphdrivers.cli.mountables", "mount", "Mount a container, or a view of an image."),
-    "umount": Lazy("graphdrivers.cli.mountables", "umount", "Unmount it, by its name or a path."),
-    "mounts": Lazy("graphdrivers.cli.mountables", "mounts", "How it would be mounted, as values."),
-    "fork": Lazy("graphdrivers.cli.containers", "fork", "A second container of the present state of one."),
-    "checkpoint": Lazy("graphdrivers.cli.containers", "checkpoint", "Keep a container's present state."),
-    "rollback": Lazy("graphdrivers.cli.containers", "rollback", "Take a container back to a checkpoint."),
-    "diff": Lazy("graphdrivers.cli.trees", "diff", "What a container changed, or what differs between two things."),
-    "export": Lazy("graphdrivers.cli.trees", "export", "A merged tree as one tar."),
-    "commit": Lazy("graphdrivers.cli.outgoing", "commit", "A new image of a container."),
-    "bundle": Lazy("graphdrivers.cli.bundling", "bundle", "A container as a bundle for crun or runc."),
-    "check": Lazy("graphdrivers.cli.soundness", "check", "What is damaged, and its repair."),
-    "explain": Lazy("graphdrivers.cli.soundness", "explain", "What keeps a thing alive."),
-    "gc": Lazy("graphdrivers.cli.collecting", "gc", "Remove layers that nothing needs."),
-    "drivers": Lazy(
-        "graphdrivers.cli.drivers", "drivers", "Every known driver: usable here or why not, and what it can."
+    "import": Lazy("graphdrivers.cli.importing", "import_image", "Bring in an image from a file or folder.", _IMAGES),
+    "pull": Lazy("graphdrivers.cli.registry", "pull", "Bring in an image from a registry.", _IMAGES),
+    "push": Lazy("graphdrivers.cli.registry", "push", "Send an image to a registry.", _IMAGES),
+    "save": Lazy("graphdrivers.cli.outgoing", "save", "Write images into one tar.", _IMAGES),
+    "images": Lazy("graphdrivers.cli.imagery", "list_images", "List the images.", _IMAGES),
+    "history": Lazy("graphdrivers.cli.imagery", "history", "How an image was made.", _IMAGES),
+    "tag": Lazy("graphdrivers.cli.imagery", "tag", "Give an image one more name.", _IMAGES),
+    "rmi": Lazy("graphdrivers.cli.imagery", "rmi", "Remove images.", _IMAGES),
+    "create": Lazy("graphdrivers.cli.containers", "create", "Make a container of an image.", _CONTAINERS),
+    "ls": Lazy("graphdrivers.cli.containers", "list_containers", "List the containers.", _CONTAINERS),
+    "rm": Lazy("graphdrivers.cli.containers", "remove", "Remove containers.", _CONTAINERS),
+    "mount": Lazy("graphdrivers.cli.mountables", "mount", "Mount a container, or a view of an image.", _CONTAINERS),
+    "umount": Lazy("graphdrivers.cli.mountables", "umount", "Unmount it, by its name or a path.", _CONTAINERS),
+    "mounts": Lazy("graphdrivers.cli.mountables", "mounts", "How it would be mounted, as values.", _CONTAINERS),
+    "fork": Lazy("graphdrivers.cli.containers", "fork", "A second container of the present state of one.", _CONTAINERS),
+    "checkpoint": Lazy("graphdrivers.cli.containers", "checkpoint", "Keep a container's present state.", _CONTAINERS),
+    "rollback": Lazy("graphdrivers.cli.containers", "rollback", "Take a container back to a checkpoint.", _CONTAINERS),
+    "commit": Lazy("graphdrivers.cli.outgoing", "commit", "A new image of a container.", _CONTAINERS),
+    "bundle": Lazy("graphdrivers.cli.bundling", "bundle", "A container as a bundle for crun or runc.", _CONTAINERS),
+    "inspect": Lazy(
+        "graphdrivers.cli.objects", "inspect", "All that is known of containers, images and layers.", _BOTH
     ),
-    "layer": Lazy("graphdrivers.cli.layers", "layer", "The driver's verbs on one layer, for scripts and debugging."),
-    "bench": Lazy("graphdrivers.cli.measure", "bench", "Measure the drivers of this machine side by side."),
-    "conform": Lazy("graphdrivers.cli.conform", "conform", "Check a driver against the contract, as its author would."),
-    "status": Lazy("graphdrivers.cli.inspecting", "status", "The root in use: driver, engine, layers, disk."),
+    "diff": Lazy(
+        "graphdrivers.cli.trees", "diff", "What a container changed, or what differs between two things.", _BOTH
+    ),
+    "export": Lazy("graphdrivers.cli.trees", "export", "A merged tree as one tar.", _BOTH),
+    "status": Lazy("graphdrivers.cli.inspecting", "status", "The root in use: driver, engine, layers, disk.", _UPKEEP),
+    "gc": Lazy("graphdrivers.cli.collecting", "gc", "Remove layers that nothing needs.", _UPKEEP),
+    "check": Lazy("graphdrivers.cli.soundness", "check", "What is damaged, and its repair.", _UPKEEP),
+    "explain": Lazy("graphdrivers.cli.soundness", "explain", "What keeps a thing alive.", _UPKEEP),
     "doctor": Lazy(
-        "graphdrivers.cli.upkeep", "doctor", "What works on this machine, what to change, what was left behind."
+        "graphdrivers.cli.upkeep",
+        "doctor",
+        "What works on this machine, what to change, what was left behind.",
+        _UPKEEP,
     ),
-    "completion": Lazy("graphdrivers.cli.upkeep", "completion", "Print the completion script for bash, zsh or fish."),
+    "drivers": Lazy(
+        "graphdrivers.cli.drivers", "drivers", "Every known driver: usable here or why not, and what it can.", _DRIVERS
+    ),
+    "layer": Lazy(
+        "graphdrivers.cli.layers", "layer", "The driver's verbs on one layer, for scripts and debugging.", _DRIVERS
+    ),
+    "bench": Lazy("graphdrivers.cli.measure", "bench", "Measure the drivers of this machine side by side.", _DRIVERS),
+    "conform": Lazy(
+        "graphdrivers.cli.conform", "conform", "Check a driver against the contract, as its author would.", _DRIVERS
+    ),
+    "completion": Lazy(
+        "graphdrivers.cli.upkeep", "completion", "Print the completion script for bash, zsh or fish.", _DRIVERS
+    ),
 }
 
 

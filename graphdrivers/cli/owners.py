@@ -27,6 +27,11 @@ class Ledger:
         users = sorted(self._users(layer))
         return users[0] if users else "the store"
 
+    def driver(self) -> str | None:
+        """Name the driver that the store was made with; ``None`` where there is no store."""
+        rows = self._read("SELECT value FROM facts WHERE key = 'driver'", ())
+        return str(rows[0][0]) if rows else None
+
     def close(self) -> None:
         """Close it. Idempotent."""
         if self._database is not None:

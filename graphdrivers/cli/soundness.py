@@ -13,9 +13,10 @@ from graphdrivers.cli.settings import Settings, global_options
 from graphdrivers.images import opening
 from graphdrivers.images.image import Image
 from graphdrivers.images.reference import Reference
-from graphdrivers.model import Limits
+from graphdrivers.model import LayerRecord, Limits
+from graphdrivers.store import names
 from graphdrivers.store.check import Fault
-from graphdrivers.store.explain import Need
+from graphdrivers.store.explain import Need, needs_of
 from graphdrivers.store.repair import Repaired
 
 
@@ -102,14 +103,16 @@ def explain(settings: Settings, name: str) -> None:
     """Say what keeps the layers of NAME (a container, image or layer) alive, and through which layers."""
     with stores.opened(settings) as store:
         thing = stores.find(store, name)
-        needs = store.explain(stores.layer_of(store, thing))
+        own = not isinstance(thing, LayerRecord) or names.is_own(thing.name)
+        needs = needs_of(store.site, stores.layer_of(store, thing)) if own else []
         nearest = {(need.kind, need.name): need for need in reversed(needs)}
         rows = [_row(store, need) for need in needs if nearest[need.kind, need.name] is need]
     if settings.json:
         output.document([{"kind": need.kind, "name": need.name, "through": list(need.through)} for need in needs])
         return
     if not rows:
-        output.message(settings, f"nothing needs {name!r}: 'gc' would remove its layers")
+        remover = "'gc' removes it" if own else "it was made by hand, and 'layer rm' removes it"
+        output.message(settings, f"nothing needs {name!r}: {remover}")
     output.table(["kind", "name", "layers above"], rows, right=[2])
 
 

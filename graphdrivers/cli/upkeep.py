@@ -5,7 +5,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from graphdrivers import loading
-from graphdrivers.cli import checks, output
+from graphdrivers.cli import checks, output, storechecks
 from graphdrivers.cli.drivers import as_document
 from graphdrivers.cli.settings import COMPLETION_VARIABLE, Settings, global_options
 
@@ -28,6 +28,7 @@ def doctor(context: click.Context) -> None:
         *checks.root_folder(settings.root),
         *checks.drivers(drivers),
         *checks.left_behind(settings.root, drivers),
+        *storechecks.store(settings.root),
         *checks.scratch_folders(settings.scratch),
     ]
     healthy = all(check.state is not checks.State.PROBLEM for check in found)

@@ -235,7 +235,8 @@ def writable(site: Site, container: Container) -> Container:
     """
     present = find(site, container.container_id)
     try:
-        site.driver.mounts(present.layer)
+        if present.touched:  # else no branch can have begun to seal it
+            site.driver.mounts(present.layer)
     except errors.LayerSealed:
         _grow(site, present, present.layer)
         present = find(site, present.container_id)

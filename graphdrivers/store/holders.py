@@ -23,7 +23,7 @@ class Holder:
     def here(cls) -> Self:
         """Give this process."""
         pid = os.getpid()
-        return cls(boot_id(), pid, _started(pid) or 0)
+        return cls(boot_id(), pid, _own_start(pid))
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -50,6 +50,12 @@ def boot_id() -> str:
 def mount_namespace() -> str:
     """Give what tells this process's mount namespace from others."""
     return os.readlink("/proc/self/ns/mnt")
+
+
+@functools.cache
+def _own_start(pid: int) -> int:
+    """Give when this process was started; asked once (a child that was forked has another pid)."""
+    return _started(pid) or 0
 
 
 def _started(pid: int) -> int | None:

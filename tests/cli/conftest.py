@@ -3,11 +3,16 @@
 import io
 import os
 import pathlib
+import sys
 import tarfile
 from collections.abc import Iterator
 
 import pytest
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "images"))
+
 from clirun import CommandLine
+from storeimages import debian
 
 from graphdrivers.linux import mountinfo, mounts
 
@@ -30,6 +35,20 @@ def any_cli(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Iterator[
     """The command line with each driver in turn."""
     yield CommandLine(tmp_path / "root", request.param)
     unmount_below(tmp_path)
+
+
+@pytest.fixture
+def store(cli: CommandLine, tmp_path: pathlib.Path) -> CommandLine:
+    """The command line on a store (vfs) with the image ``debian:12``."""
+    cli("import", str(debian(tmp_path)))
+    return cli
+
+
+@pytest.fixture
+def any_store(any_cli: CommandLine, tmp_path: pathlib.Path) -> CommandLine:
+    """The same with each driver in turn."""
+    any_cli("import", str(debian(tmp_path)))
+    return any_cli
 
 
 def unmount_below(folder: pathlib.Path) -> None:

@@ -14,6 +14,12 @@ from clirun import NOBODY, run_program
 from graphdrivers.cli import failures
 from graphdrivers.linux import mountinfo
 
+STORE_COMMANDS = (
+    *("import", "pull", "push", "save", "images", "history", "tag", "rmi"),
+    *("create", "ls", "rm", "mount", "umount", "mounts", "fork", "checkpoint", "rollback", "commit", "bundle"),
+    *("inspect", "diff", "export", "status", "gc", "check", "explain"),
+)
+
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user needs root")
 
 
@@ -30,6 +36,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user
             ["layer", verb]
             for verb in ("create", "apply", "seal", "mount", "umount", "diff", "changes", "usage", "ls", "rm")
         ),
+        *([command] for command in STORE_COMMANDS),
     ],
 )
 def test_help_fits_80_columns(arguments: list[str]) -> None:
@@ -39,6 +46,14 @@ def test_help_fits_80_columns(arguments: list[str]) -> None:
     assert ran.code == 0
     assert ran.out.startswith("Usage: graphdriver")
     assert max(len(line) for line in ran.out.splitlines()) <= 80
+
+
+@pytest.mark.parametrize("command", STORE_COMMANDS)
+def test_every_store_command_has_an_example(command: str) -> None:
+    """The last thing that its help says is how it is used."""
+    told = " ".join(run_program(command, "--help").out.partition("Example: ")[2].split())
+
+    assert f"graphdriver {command}" in told
 
 
 def test_help_imports_no_command() -> None:

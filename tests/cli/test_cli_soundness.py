@@ -1,0 +1,89 @@
+"""What keeps a store sound, from the command line: gc, check, explain, status, doctor."""
+
+import pathlib
+
+from clirun import CommandLine, run_program
+from storeimages import BASE, layer, layout
+
+
+def damage(cli: CommandLine) -> pathlib.Path:
+    """Change a file of the lowest layer behind the store's back."""
+    lowest = cli("layer", "ls", "--json").json[-1]["name"]
+    (path,) = (one for one in (cli.root / cli.driver).rglob("motd") if lowest in one.parts)
+    path.write_text("wrong!!\n")
+    return path
+
+
+def test_collecting(store: CommandLine, tmp_path: pathlib.Path) -> None:
+    """What an import that failed left; with --dry-run it is only told."""
+    good, bad = layer({"f": b"x" * 1000}), layer({"g": b"y"})
+    source = layout(tmp_path / "broken", good, bad)
+    blob = max((source / "blobs/sha256").iterdir(), key=lambda path: path.read_bytes() == bad)
+    blob.write_bytes(layer({"g": b"z"}))
+    assert store("import", str(source), check=False).code != 0
+    dry = store("gc", "--dry-run")
+    told = store("gc", "--json").json
+
+    assert dry.out.count("Would delete: image.") == 1
+    assert dry.out.endswith("Space to reclaim: 0.977 KiB\n")
+    assert (len(told["removed"]), told["bytes"], told["dry_run"]) == (1, 1000, False)
+    assert store("gc").out == "Total reclaimed space: 0 B\n"
+    assert len(store("layer", "ls", "--json").json) == 2
+
+
+def test_check_and_repair(any_store: CommandLine, tmp_path: pathlib.Path) -> None:
+    """A damaged file is named, and brought back from the image it came from."""
+    sound = any_store("check", "--deep")
+    path = damage(any_store)
+    shallow = any_store("check")
+    deep = any_store("check", "--deep", "--json", check=False)
+    unaided = any_store("check", "--deep", "--repair", check=False)
+    repaired = any_store("check", "--deep", "--repair", "--from", str(tmp_path / "debian"))
+
+    assert (sound.out, sound.err, shallow.code) == ("", "nothing is damaged\n", 0)
+    assert deep.code == 1
+    assert [(one["kind"], one["path"]) for one in deep.json["faults"]] == [("damaged", "/etc/motd")]
+    assert unaided.code == 1
+    assert "lost: " in unaided.out
+    assert "damaged: " in repaired.out
+    assert "repaired: " in repaired.out
+    assert path.read_bytes() == BASE["etc/motd"]
+    assert any_store("check", "--deep", "--json").json["ok"] is True
+
+
+def test_explaining(store: CommandLine) -> None:
+    """Images and containers that need a layer, under the names that people use, each once."""
+    store("create", "debian:12", "--name", "web")
+    lines = store("explain", "debian:12").out.splitlines()
+    found = store("explain", "debian:12", "--json").json
+
+    assert [line.split() for line in lines[1:]] == [["image", "debian:12", "0"], ["container", "web", "1"]]
+    assert (found[0]["kind"], len(found[0]["through"])) == ("image", 1)
+    store("layer", "create", "mine")
+    assert "'layer rm'" in store("explain", "mine").err
+
+
+def test_status_of_a_store(any_store: CommandLine) -> None:
+    """Images, containers and mounts are counted, whoever chose the driver."""
+    any_store("create", "debian:12", "--name", "web")
+    any_store("mount", "web")
+    found = any_store("status", "--json").json
+    automatic = run_program("--root", str(any_store.root), "status").out
+
+    assert (found["images"], found["containers"], found["mounts"], found["layers"]) == (1, 1, 1, 4)
+    assert found["problems"] == []
+    assert f"driver: {any_store.driver}" in automatic
+
+
+def test_doctor_looks_at_the_store(any_store: CommandLine, tmp_path: pathlib.Path) -> None:
+    """A healthy store is told with its counts; a layer that is gone is a problem with its fix."""
+    env = {"TMPDIR": str(tmp_path)}
+    healthy = run_program("--root", str(any_store.root), "doctor", env=env)
+    lost = any_store("layer", "ls", "--json").json[0]["name"]
+    (any_store.root / "store" / "records" / lost).unlink()
+    ill = run_program("--root", str(any_store.root), "doctor", env=env)
+
+    assert healthy.code == 0, healthy
+    assert "store: 1 image, 0 containers, 0 mounts" in healthy.out
+    assert ill.code == 1
+    assert "graphdriver check --repair" in ill.out
