@@ -49,7 +49,7 @@ os._exit(0)
 
 @pytest.fixture(autouse=True)
 def strace() -> None:
-    """Fail where strace(1) is missing, or skip where that was asked for."""
+    """Let nothing go on without the program; it is skipped where that was asked for."""
     if shutil.which("strace") is None:
         if os.environ.get("GRAPHDRIVERS_OPTIONAL_TOOLS") == "1":
             pytest.skip("strace is not installed")
