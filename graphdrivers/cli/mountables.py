@@ -22,7 +22,7 @@ from graphdrivers.store.mounted import Held
 _NO_LIMIT = 1 << 30
 
 
-@click.command(epilog='Example: cd "$(graphdriver mount web)"')
+@click.command(epilog="Example: graphdriver mount web /mnt")
 @click.argument("name", shell_complete=completing.mountable)
 @click.argument("target", required=False, type=click.Path(file_okay=False))
 @click.option("--read-only", is_flag=True, help="A view; an image has no other.")

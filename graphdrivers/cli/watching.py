@@ -64,6 +64,7 @@ class Bars(Lines):
         self._bars = bars
         self._sizes = sizes
         self._tasks: dict[int, TaskID] = {}
+        self._over: set[int] = set()
         self._guard = threading.Lock()
 
     def say(self, text: str) -> None:
@@ -74,6 +75,8 @@ class Bars(Lines):
     def read(self, number: int, size: int) -> None:
         """Show that ``size`` stored bytes of a layer are read; it may be read before its turn."""
         with self._guard:
+            if number in self._over:
+                return
             if number not in self._tasks:
                 text = f"{self.label(number)}: Extracting"
                 self._tasks[number] = self._bars.add_task(text, total=self._sizes[number] or None)
@@ -91,9 +94,11 @@ class Bars(Lines):
 
     def _drop(self, number: int) -> None:
         with self._guard:
+            self._over.add(number)
             task = self._tasks.pop(number, None)
             if task is not None:
                 self._bars.remove_task(task)
+        self._bars.refresh()  # else the next line is told above bars of a moment ago
 
 
 @contextlib.contextmanager

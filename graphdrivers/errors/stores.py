@@ -139,7 +139,7 @@ class InvalidChange(ImageError):
 
     template: ClassVar[str] = "change {source!r}: {reason}"
     remedy: ClassVar[str] = "write it as in a Dockerfile, for example ENV NAME=VALUE"
-    exit_code: ClassVar[int] = 79
+    exit_code: ClassVar[int] = 87
 
 
 @attrs.define(eq=False)

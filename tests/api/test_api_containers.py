@@ -159,7 +159,7 @@ def test_numbers_of_checkpoints(box: Container) -> None:
 
 
 def test_a_stack_that_is_full(store: Store, box: Container, driver: str) -> None:
-    """A branch that would be too deep is refused before anything is sealed: the container can be written to as before."""
+    """A branch that would be too deep is refused before anything is sealed: the container goes on as before."""
     if driver == "vfs":
         assert store.driver.support.capabilities.max_depth is None
         return

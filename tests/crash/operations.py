@@ -54,7 +54,7 @@ OPERATIONS: dict[str, Callable[[Store, pathlib.Path], object]] = {
 }
 
 
-def check(memory: pathlib.Path, operation: str, *, done: bool) -> None:  # noqa: C901 - a list
+def check(memory: pathlib.Path, operation: str, done: bool) -> None:  # noqa: C901, FBT001 - a list
     """Assert that the store is as before the operation or as after it, and whole; ``done`` allows only the latter."""
     with start(memory) as store:
         whole(store)

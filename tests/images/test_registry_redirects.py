@@ -13,7 +13,7 @@ from registries import PASSWORD, QUICK, USER, Content, Request, Server, basic, r
 from graphdrivers import errors
 from graphdrivers.images.registry.credentials import Credentials
 from graphdrivers.images.registry.pulling import open_remote
-from graphdrivers.images.registry.trust import AddressRefused, Trust, is_loopback, same_origin
+from graphdrivers.images.registry.trust import AddressRefused, Trust, is_loopback, same_origin, system_certificates
 
 LOGIN = Credentials(USER, PASSWORD)
 
@@ -96,13 +96,19 @@ def test_redirect_within_the_registry() -> None:
         assert server.asked("GET", "/elsewhere")[0].headers["Authorization"] == basic(USER, PASSWORD)
 
 
-def test_challenge_of_a_stranger() -> None:
-    """An object store that asks for a login gets none, and the pull is refused."""
+@pytest.mark.parametrize("scheme", ["Basic", "Bearer"])
+def test_challenge_of_a_stranger(scheme: str) -> None:
+    """An object store that asks for a login gets none, nor does a token server that it names; the pull is refused."""
     content = Content()
-    with Server(lambda request: request.reply(401, WWW_Authenticate='Basic realm="give"')) as store:
-        with Server(sent_on(content, lambda _: f"{store.url}/x")) as server, pytest.raises(errors.AuthenticationFailed):
+
+    def ask(request: Request) -> None:
+        request.reply(401, WWW_Authenticate=f'{scheme} realm="{store.url}/token",service="x",scope="y"')
+
+    with Server(ask) as store, Server(sent_on(content, lambda _: f"{store.url}/x")) as server:
+        with pytest.raises(errors.AuthenticationFailed):
             read(server)
-        assert all("Authorization" not in request.headers for request in store.seen)
+        assert [request.at for request in store.seen] == ["/x"]
+        assert "Authorization" not in store.seen[0].headers
 
 
 @pytest.mark.parametrize(
@@ -231,6 +237,20 @@ def test_certificates_count(
     assert read(server, insecure=True) == content.layer
 
 
+def test_certificates_of_the_system(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
+    """The system's own certificates count: its file, else its folder unless that is empty."""
+    folder, file = tmp_path / "certs", tmp_path / "cert.pem"
+    places = ssl.DefaultVerifyPaths("env", "env", "SSL_CERT_FILE", os.fspath(file), "SSL_CERT_DIR", os.fspath(folder))
+    monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: places)
+    assert system_certificates() == ""
+    folder.mkdir()
+    assert system_certificates() == ""
+    (folder / "0123abcd.0").touch()
+    assert system_certificates() == os.fspath(folder)
+    file.touch()
+    assert system_certificates() == os.fspath(file)
+
+
 def test_no_plain_http_when_it_must_be_secure() -> None:
     """With certificates required, plain http is not even tried on the loopback."""
     with Server(Content().answer) as server:
@@ -255,7 +275,7 @@ def test_trust() -> None:
     """Plain http goes to the loopback or where it was allowed, and never comes after https."""
     assert Trust().admit("http://127.0.0.1:5000/v2/")
     assert Trust(insecure=True).admit("http://example.org/")
-    assert Trust().verify("https://example.org/") is True
+    assert Trust().verify("https://example.org/") == (system_certificates() or True)
     assert Trust(ca_file="/ca").verify("https://example.org/") == "/ca"
     assert Trust().verify("https://localhost/") is False
     for trust, url, before in [
@@ -279,3 +299,21 @@ def test_same_origin() -> None:
     assert not same_origin("https://example.org/", "http://example.org/")
     assert not same_origin("https://example.org/", "https://example.org:444/")
     assert not same_origin("https://example.org/", "https://example.org.evil/")
+
+
+def test_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Proxies that were given are used, and those of the environment are not."""
+    content = Content()
+
+    def answer(request: Request) -> None:
+        request.path = request.path.removeprefix("http://registry.invalid:5000")
+        content.answer(request)
+
+    with Server(answer) as proxy, Server(lambda request: request.reply(500)) as other:
+        for name in ("http_proxy", "https_proxy", "all_proxy"):
+            monkeypatch.setenv(name, other.url)
+        more = {"insecure": True, "patience": QUICK, "proxies": {"http": proxy.url}}
+        with open_remote("registry.invalid:5000/app:1", **more) as image:  # type: ignore[arg-type]
+            assert image.manifest == content.manifest
+        assert proxy.seen[-1].path.startswith("http://registry.invalid:5000/v2/app/")
+        assert other.seen == []

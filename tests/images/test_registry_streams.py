@@ -77,9 +77,11 @@ def test_resumes_where_it_was_cut() -> None:
         request.cut()
 
     blobs = Blobs(cut)
+    blobs.content = Content(os.urandom(8 << 20))
     with Server(blobs.answer) as server:
         assert read(server) == blobs.content.layer
     assert starts[0] == 0
+    assert len(starts) > 2 * QUICK.attempts  # an attempt that brings something is no failure
     assert all(later > earlier for earlier, later in itertools.pairwise(starts))
     assert all(start >= 1_300_000 * number - (1 << 20) for number, start in enumerate(starts))
 
@@ -130,6 +132,27 @@ def test_endless_trickle_is_bounded() -> None:
     blobs = Blobs(trickle)
     with Server(blobs.answer) as server, pytest.raises(errors.RegistryError):
         read(server)
+
+
+def test_trickle_on_one_connection() -> None:
+    """A server that sends a byte now and then is left after the timeout, though none of its pauses is as long."""
+    stop = threading.Event()
+
+    def trickle(request: Request, layer: bytes) -> None:
+        announce(request, layer, start_of(request))
+        for byte in layer[start_of(request) :]:
+            request.wfile.write(bytes([byte]))
+            if stop.wait(0.05):
+                return
+
+    blobs = Blobs(trickle)
+    with Server(blobs.answer) as server:
+        try:
+            with pytest.raises(errors.RegistryError, match="the connection broke"):
+                read(server, attrs.evolve(QUICK, timeout=0.3))
+        finally:
+            stop.set()
+        assert len([request for request in server.seen if "blobs/" in request.at]) == 1 + QUICK.attempts
 
 
 def test_stalled_connection() -> None:

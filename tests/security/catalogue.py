@@ -1,7 +1,7 @@
 """Every attack that is known on tools of this kind: the cases that are made of it, or why it cannot concern us.
 
 A row names a CVE, or a test of a peer, or a rule. Its cases are the corpus' own
-(whose ``source`` is that row), images, or tests of this folder by name.
+(whose ``source`` is that row), images, or tests by name, of this folder or of that of images.
 """
 
 import attrs
@@ -12,6 +12,9 @@ IMAGES = "test_hostile_images.py::"
 STORE = "test_store_permissions.py::"
 RESOURCES = "test_hostile_resources.py::"
 TRUNCATION = "test_hostile_truncation.py::"
+REDIRECTS = "../images/test_registry_redirects.py::"
+DOCUMENTS = "../images/test_registry_documents.py::"
+STREAMS = "../images/test_registry_streams.py::"
 
 COPY = "copying into and out of running containers (docker cp, podman cp) is not part of this library"
 RUNTIME = "a container runtime's: it mounts into the rootfs and starts programs there; nothing here does either"
@@ -39,7 +42,10 @@ EXTRACTION = {
     "CVE-2014-9357": Row("docker: xz of the image is run", (COMPRESSION + "test_no_program_is_run",)),
     "CVE-2014-9358": Row("docker: image IDs that are paths", (STORE + "test_names_make_no_paths",)),
     "CVE-2014-6408": Row("docker: security options in an image", (IMAGES + "test_labels_are_data",)),
-    "CVE-2014-5277": Row("docker: fallback to HTTP", reason="registries are not read yet"),
+    "CVE-2014-5277": Row(
+        "docker: fallback to HTTP",
+        (REDIRECTS + "test_no_plain_http_when_it_must_be_secure", REDIRECTS + "test_never_from_https_to_http"),
+    ),
     "CVE-2014-8178": Row(
         "docker: layer IDs of strangers in the cache", reason="nothing is named by an ID that an image claims"
     ),
@@ -100,7 +106,7 @@ PARSING = {
     "CVE-2025-58183": Row("Go: sparse maps without bound"),
     "CVE-2026-32288": Row("Go: old sparse maps without bound"),
     "CVE-2023-25153": Row("containerd: documents without bound"),
-    "CVE-2020-1702": Row("containers-image: manifests without bound"),
+    "CVE-2020-1702": Row("containers-image: manifests without bound", (DOCUMENTS + "test_huge_manifest",)),
     "CVE-2021-20291": Row("containers-storage: deadlock on a damaged layer", (COMPRESSION + "test_cut_anywhere",)),
     "CVE-2021-21285": Row("moby: malformed digest crashes"),
     "rule: limits": Row("one limit each", (COMPRESSION + "test_bomb",)),
@@ -114,11 +120,17 @@ PARSING = {
 }
 
 IMAGE_DOCUMENTS = {
-    "CVE-2021-41190": Row("layers and manifests in one document"),
-    "CVE-2024-3727": Row("digests that are paths"),
+    "CVE-2021-41190": Row(
+        "layers and manifests in one document",
+        (DOCUMENTS + "test_ambiguous_manifest", DOCUMENTS + "test_child_served_as_another_kind"),
+    ),
+    "CVE-2024-3727": Row("digests that are paths", (DOCUMENTS + "test_told_digest",)),
     "CVE-2024-24557": Row("cache keys too weak: configuration and layers have to agree"),
-    "moby #44327": Row("pull by digest", reason="registries are not read yet"),
-    "CVE-2020-15157": Row("credentials to foreign addresses"),
+    "moby #44327": Row("pull by digest", (DOCUMENTS + "test_wrong_digest_of_a_manifest",)),
+    "CVE-2020-15157": Row(
+        "credentials to foreign addresses",
+        (STREAMS + "test_addresses_in_descriptors_are_never_asked", REDIRECTS + "test_login_stays_at_home"),
+    ),
     "CVE-2026-24054": Row("an image without layers", (IMAGES + "test_image_without_layers",)),
     "umoci hardening: descriptor size": Row("sizes that are wrong"),
     "umoci hardening: blob hash": Row("blobs that were replaced"),

@@ -1,20 +1,10 @@
-"""Layers compressed on their way out: the same tar gives the same bytes, for nothing of the moment is in them.
-
-No name and no time is in a gzip header. The bytes still depend on the version
-of the compressor, and with ISA-L on the processor's architecture.
-"""
+"""How layers are compressed on their way to a registry."""
 
 import enum
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Generator, Iterable
 
-import zstandard
-from isal import isal_zlib
-
-_CHUNK = 1 << 20
-_GZIP_BITS = 31
-_GZIP_LEVEL = 2
-_ZSTD_LEVEL = 3
+from graphdrivers.archive.compression import Compression
+from graphdrivers.images.compressing import compress
 
 
 class PushCompression(enum.StrEnum):
@@ -31,42 +21,15 @@ class PushCompression(enum.StrEnum):
         return f"application/vnd.oci.image.layer.v1.tar{suffix}"
 
 
-class Readable(Protocol):
-    """What can be read piece by piece."""
-
-    def read(self, size: int, /) -> bytes:
-        """Give up to ``size`` bytes, none at the end."""
-
-
-class _Compressor(Protocol):
-    def compress(self, chunk: bytes, /) -> bytes:
-        """Take input and give some output."""
-
-    def flush(self) -> bytes:
-        """Give the rest."""
-
-
-def compressed(stream: Readable, size: int, compression: PushCompression) -> Iterator[bytes]:
-    """Give the compressed bytes of a stream, piece by piece; none is empty.
+def compressed(chunks: Iterable[bytes], size: int, compression: PushCompression) -> Generator[bytes]:
+    """Give the compressed bytes of a tar, piece by piece; the same as in a saved image.
 
     Args:
-        stream: is read to its end, and left open.
-        size: of the stream in bytes; zstd writes it into its header, and holds the stream to it.
+        chunks: the tar.
+        size: its bytes, which zstd writes into its header.
         compression: how.
     """
-    compressor = _compressor(size, compression)
-    while chunk := stream.read(_CHUNK):
-        if compressor is None:
-            yield chunk
-        elif piece := compressor.compress(chunk):
-            yield piece
-    if compressor is not None:
-        yield compressor.flush()
-
-
-def _compressor(size: int, compression: PushCompression) -> _Compressor | None:
-    if compression is PushCompression.GZIP:
-        return isal_zlib.compressobj(_GZIP_LEVEL, wbits=_GZIP_BITS)
-    if compression is PushCompression.ZSTD:
-        return zstandard.ZstdCompressor(level=_ZSTD_LEVEL, write_checksum=True).compressobj(size)
-    return None
+    if compression is PushCompression.NONE:
+        yield from chunks
+    else:
+        yield from compress(chunks, Compression(compression.value), size)

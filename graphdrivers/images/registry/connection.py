@@ -59,7 +59,7 @@ def connect(
         insecure: ``True`` as ``--tls-verify=false`` of podman and skopeo: any certificate will do, and plain http
             where nobody speaks https; ``None``: only on the loopback; ``False``: never.
         patience: how long to wait, and how often to try.
-        ca_file: PEM file or folder of the certificates that count instead of those that come with requests.
+        ca_file: PEM file or folder of the certificates that count; ``None`` for the system's.
         proxies: by scheme, as requests has them.
 
     Raises:

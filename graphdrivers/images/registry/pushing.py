@@ -3,6 +3,7 @@
 Source: OCI distribution-spec, heading *Push*; OCI image-spec, ``manifest.md``.
 """
 
+import contextlib
 import enum
 import hashlib
 import json
@@ -27,6 +28,7 @@ from graphdrivers.images.registry.uploads import blob_size, check_told_digest, m
 from graphdrivers.model import DiffID, Digest
 
 _AHEAD = 4
+_CHUNK = 1 << 20
 
 
 class PushState(enum.StrEnum):
@@ -92,11 +94,13 @@ def push(
         jobs: layers at a time.
 
     Raises:
-        InvalidReference: a name in ``mount_from`` is none.
+        InvalidReference: the tag, or a name in ``mount_from``, is none.
         DigestMismatch: a layer is not what it was; the reference has another digest than the image gets; or the
             registry says that it received something else.
         AuthenticationFailed, RegistryError: the registry refuses, or cannot be reached.
     """
+    if tag is not None:
+        Reference.parse(f"{connection.source}:{tag}")
     repositories = [_same_registry(connection.reference, name) for name in mount_from]
     sender = _Sender(connection, compression, repositories, progress or _ignore)
     layers = sender.all(image.layers, jobs)
@@ -166,13 +170,16 @@ class _Sender:
 
     def _send(self, layer: OutgoingLayer) -> tuple[Digest, int]:
         """Send a layer once, read and compressed in a second thread."""
-        with layer.open() as tar:
-            counted = _Counted(tar, lambda done: self._report(layer, done))
-            ahead = ReadAhead(compressed(counted, layer.size, self._compression), depth=_AHEAD)
+        with layer.open() as tar, contextlib.closing(self._compressed(layer, tar)) as chunks:
+            ahead = ReadAhead(chunks, depth=_AHEAD)
             try:
                 return send_stream(self._connection, _chunks(ahead))
             finally:
                 ahead.close()
+
+    def _compressed(self, layer: OutgoingLayer, tar: BinaryIO) -> Generator[bytes]:
+        counted = _Counted(tar, lambda done: self._report(layer, done))
+        return compressed(iter(lambda: counted.read(_CHUNK), b""), layer.size, self._compression)
 
     def _report(self, layer: OutgoingLayer, done: int) -> None:
         if self._stop.is_set():

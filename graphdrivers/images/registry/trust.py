@@ -1,7 +1,10 @@
 """Which addresses a registry may send us to, and whether their certificates count."""
 
+import contextlib
 import ipaddress
+import os
 import re
+import ssl
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 import attrs
@@ -25,7 +28,7 @@ class Trust:
     podman and skopeo. ``None``: so for the loopback only, where nobody else listens in (Docker's rule). False: never.
     """
     ca_file: str | None = None
-    """PEM file of the certificates that count; ``None`` for those that come with requests."""
+    """PEM file or folder of the certificates that count; ``None`` for the system's."""
 
     def lenient(self, url: str) -> bool:
         """Tell whether plain http and unverified certificates are fine there."""
@@ -33,7 +36,7 @@ class Trust:
 
     def verify(self, url: str) -> bool | str:
         """Give requests' ``verify`` for an address."""
-        return False if self.lenient(url) else (self.ca_file or True)
+        return False if self.lenient(url) else (self.ca_file or system_certificates() or True)
 
     def onward(self, location: str, sent_by: str) -> str:
         """Return the address that a ``Location`` means, if it may be asked.
@@ -67,6 +70,21 @@ class Trust:
         if parts.scheme == "http" and before is not None and urlsplit(before).scheme == "https":
             raise AddressRefused(f"{shown(before)!r} leads to {shown(url)!r}, which is not encrypted")
         return url
+
+
+def system_certificates() -> str:
+    """Return the file or folder of this system's trusted certificates, an administrator's own among them.
+
+    Empty where it has none; those that come with requests count then. The
+    environment, which requests and ssl would ask, is not.
+    """
+    places = ssl.get_default_verify_paths()
+    if os.path.isfile(places.openssl_cafile):
+        return places.openssl_cafile
+    with contextlib.suppress(OSError):
+        if os.listdir(places.openssl_capath):
+            return places.openssl_capath
+    return ""
 
 
 def is_loopback(host: str) -> bool:

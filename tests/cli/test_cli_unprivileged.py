@@ -1,0 +1,87 @@
+"""The store's commands for users without privileges: in plain folders, and in a user namespace."""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+from clirun import NOBODY, run_program
+from storeimages import debian
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user needs root")
+
+
+@pytest.fixture
+def home(tmp_path: pathlib.Path) -> pathlib.Path:
+    """A home of nobody's, with an image in it."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    debian(folder)
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, NOBODY, NOBODY)
+    for above in (tmp_path, *tmp_path.parents):
+        if above.stat().st_mode & 0o005 != 0o005 and above != pathlib.Path("/"):
+            above.chmod(above.stat().st_mode | 0o055)
+    return folder
+
+
+def test_as_a_plain_user(home: pathlib.Path) -> None:
+    """From import to rm: everything but a mount works, and a writable container needs none."""
+
+    def run(*arguments: str, code: int = 0) -> str:
+        ran = run_program(*arguments, nobody=True, env={"HOME": str(home), "TMPDIR": str(home)})
+        assert ran.code == code, ran
+        assert "Traceback" not in ran.err
+        return ran.out
+
+    run("import", str(home / "debian"))
+    run("create", "debian:12", "--name", "web")
+    place = pathlib.Path(run("mount", "web").rstrip("\n"))
+    (place / "etc/new").touch()
+    os.chown(place / "etc/new", NOBODY, NOBODY)
+    run("umount", "web")
+
+    assert run("diff", "web") == "C /etc\nA /etc/new\n"
+    run("checkpoint", "web")
+    run("fork", "web", "twin")
+    run("export", "twin", "-o", str(home / "twin.tar"))
+    run("commit", "twin", "example:1")
+    run("save", "example:1", "-o", str(home / "example.tar"))
+    assert run("diff", "debian:12", "example:1") == "C /etc\nA /etc/new\n"
+    assert run("check", "--deep") == ""
+    run("rm", "web", "twin")
+    run("rmi", "example:1", "debian:12")
+    assert run("layer", "ls") == ""
+    assert (home / ".local/share/graphdrivers").stat().st_mode & 0o777 == 0o700
+
+
+def test_in_a_user_namespace(home: pathlib.Path) -> None:
+    """Root of a namespace mounts overlays: what is mounted there is seen there, and nothing is left."""
+    if shutil.which("unshare") is None:
+        pytest.skip("no unshare")
+    script = """
+        set -e
+        run() { "$PYTHON" -m graphdrivers --root "$HOME/root" --driver overlay "$@"; }
+        run import "$HOME/debian"
+        run create debian:12 --name web
+        place=$(run mount web)
+        echo new > "$place/etc/new"
+        run umount web
+        run diff web
+        run rm web
+    """
+    done = subprocess.run(
+        ["unshare", "--user", "--map-root-user", "--mount", "bash", "-c", script],
+        env={"PATH": os.environ["PATH"], "HOME": str(home), "TMPDIR": str(home), "PYTHON": sys.executable},
+        user=NOBODY,
+        group=NOBODY,
+        extra_groups=[],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd="/",
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-3:] == ["C /etc", "A /etc/new", "web"]
