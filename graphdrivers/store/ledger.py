@@ -11,7 +11,7 @@ from graphdrivers.store.holders import Holder
 
 COLUMNS = "name, parent, chain_id, diff_id, tar_size, content_size, entries, notes, created"
 
-DEPTH_MAX = 100_000
+DEPTH_MAX = 20_000
 """Layers of the deepest stack that is believed: a circle in a ledger that was tampered with has no end."""
 
 USED = """

@@ -252,6 +252,9 @@ def _record(site: Site, held: Held) -> Held:
 def _rows(site: Site, layer: str | None = None) -> list[Held]:
     where = "" if layer is None else " WHERE layer = :layer"
     rows = site.database.read(f"SELECT {_COLUMNS} FROM mounts{where} ORDER BY mount_id", {"layer": layer})  # noqa: S608 - constants
+    for row in rows:
+        if not isinstance(row[2], str) or not row[2].startswith("/") or "\0" in row[2]:
+            raise errors.StoreCorrupt(site.database.path, f"nothing can be mounted at {row[2]!r:.200}")
     return [
         Held(number, name, target, bool(attached), bool(writable), namespace, boot, Holder.parse(who) if who else None)
         for number, name, target, attached, writable, namespace, boot, who in rows

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from graphdrivers import errors, loading
 from graphdrivers.driver import Driver
 from graphdrivers.linux import durable
+from graphdrivers.model import validate_layer_name
 from graphdrivers.store import names
 from graphdrivers.store.database import Database
 from graphdrivers.store.private import make_private, refuse_shared
@@ -57,7 +58,12 @@ def open_site(
 
 def _driver_of(database: Database) -> str | None:
     row = database.one("SELECT value FROM facts WHERE key = ?", (_DRIVER,))
-    return None if row is None else str(row[0])
+    if row is None:
+        return None
+    try:
+        return validate_layer_name(row[0])  # it becomes a folder's
+    except errors.InvalidName as error:
+        raise errors.StoreCorrupt(database.path, f"no driver is called {error.name!r:.200}") from None
 
 
 def _begin(place: str, database: Database, driver: Driver) -> None:
