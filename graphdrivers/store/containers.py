@@ -15,7 +15,7 @@ import attrs
 from graphdrivers import errors
 from graphdrivers.model import LayerSpec
 from graphdrivers.store import collect, images, ledger, making, mounted, names
-from graphdrivers.store.database import Row, Step
+from graphdrivers.store.database import Row, Step, is_text
 from graphdrivers.store.holders import Holder
 from graphdrivers.store.site import Site
 
@@ -96,6 +96,8 @@ def find(site: Site, name: str) -> Container:
         ContainerNotFound, AmbiguousName
     """
     query = f"SELECT {COLUMNS} FROM containers WHERE ready AND "  # noqa: S608 - constants
+    if not is_text(name):
+        raise errors.ContainerNotFound(name)
     rows = site.database.read(f"{query} (name = ? OR container_id = ?)", (name, name))
     if not rows and name and all(char in "0123456789abcdef" for char in name):
         rows = site.database.read(f"{query} container_id GLOB ?", (f"{name}*",))

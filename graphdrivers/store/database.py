@@ -31,6 +31,16 @@ Row = tuple[Any, ...]
 Step = sqlite3.Connection
 """The ledger while a step is made (see `Database.write`)."""
 
+
+def is_text(name: str) -> bool:
+    """Say whether the ledger can hold a text: what is no UTF-8 is the name of nothing in it."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 Values = Sequence[object] | Mapping[str, object]
 
 

@@ -1,5 +1,7 @@
 """What keeps a layer: everything that needs it, directly or through the layers that stand on it."""
 
+import os
+
 import attrs
 
 from graphdrivers.store import ledger
@@ -28,5 +30,5 @@ def needs_of(site: Site, layer: str) -> list[Need]:
             if kind == "layer":
                 waiting += [] if name in through else [(*through, name)]
             else:
-                found.append(Need(kind, name, through))
+                found.append(Need(kind, os.fsdecode(name), through))
     return found

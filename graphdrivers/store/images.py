@@ -103,7 +103,7 @@ def find(site: Site, name: str, reference: str | None) -> ImageRecord:
     digits = name.removeprefix("sha256:")
     if not rows and digits and all(char in "0123456789abcdef" for char in digits):
         rows = site.database.read(query + "GLOB ?", (f"sha256:{digits}*",))
-    if not rows and name.startswith("sha256:"):
+    if not rows and name.startswith("sha256:") and name.isascii():
         served = "IN (SELECT image_id FROM images WHERE manifest_digest = ?)"
         rows = site.database.read(query + served, (name,))
     if not rows:

@@ -6,7 +6,7 @@ import attrs
 
 from graphdrivers import errors
 from graphdrivers.model import Applied, ChainID, DiffID
-from graphdrivers.store.database import Database, Row, Step
+from graphdrivers.store.database import Database, Row, Step, is_text
 from graphdrivers.store.holders import Holder
 
 COLUMNS = "name, parent, chain_id, diff_id, tar_size, content_size, entries, notes, created"
@@ -64,7 +64,8 @@ def find_layer(database: Database, name: str) -> Layer:
     Raises:
         LayerNotFound: the store has none of this name.
     """
-    row = database.one(f"SELECT {COLUMNS} FROM layers WHERE name = ? AND state = 'ready'", (name,))  # noqa: S608 - constants
+    query = f"SELECT {COLUMNS} FROM layers WHERE name = ? AND state = 'ready'"  # noqa: S608 - constants
+    row = database.one(query, (name,)) if is_text(name) else None
     if row is None:
         raise errors.LayerNotFound(name)
     return layer_of(row)

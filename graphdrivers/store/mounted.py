@@ -16,6 +16,7 @@ from graphdrivers import errors
 from graphdrivers.linux import mountinfo, mounts
 from graphdrivers.linux.mountinfo import MountPoint
 from graphdrivers.model import Mount
+from graphdrivers.store.database import is_text
 from graphdrivers.store.holders import Holder, boot_id, mount_namespace
 from graphdrivers.store.site import Site
 
@@ -233,13 +234,14 @@ def _made(where: str) -> Iterator[None]:
 
 
 def _record(site: Site, held: Held) -> Held:
-    values = (held.layer, held.target, held.attached, held.writable, held.namespace, held.boot)
+    target = _column(held.target)
+    values = (held.layer, target, held.attached, held.writable, held.namespace, held.boot)
     holder = None if held.holder is None else str(held.holder)
     with site.database.write() as step:
         if not step.execute("SELECT 1 FROM layers WHERE name = ? AND state = 'ready'", (held.layer,)).fetchone():
             raise errors.LayerNotFound(held.layer)
         there = "SELECT layer FROM mounts WHERE target = ? AND namespace = ? AND layer != ?"
-        other = step.execute(there, (held.target, held.namespace, held.layer)).fetchone()
+        other = step.execute(there, (target, held.namespace, held.layer)).fetchone()
         if other is not None:
             raise errors.LayerInUse(other[0], f"at {held.target!r}")
         done = step.execute(
@@ -252,13 +254,32 @@ def _record(site: Site, held: Held) -> Held:
 def _rows(site: Site, layer: str | None = None) -> list[Held]:
     where = "" if layer is None else " WHERE layer = :layer"
     rows = site.database.read(f"SELECT {_COLUMNS} FROM mounts{where} ORDER BY mount_id", {"layer": layer})  # noqa: S608 - constants
-    for row in rows:
-        if not isinstance(row[2], str) or not row[2].startswith("/") or "\0" in row[2]:
-            raise errors.StoreCorrupt(site.database.path, f"nothing can be mounted at {row[2]!r:.200}")
     return [
-        Held(number, name, target, bool(attached), bool(writable), namespace, boot, Holder.parse(who) if who else None)
+        Held(
+            number,
+            name,
+            _place_of(site, target),
+            bool(attached),
+            bool(writable),
+            namespace,
+            boot,
+            Holder.parse(who) if who else None,
+        )
         for number, name, target, attached, writable, namespace, boot, who in rows
     ]
+
+
+def _column(target: str) -> str | bytes:
+    """Give a place as the ledger takes it: SQLite's texts are UTF-8, and a folder's name may be no text at all."""
+    return target if is_text(target) else os.fsencode(target)
+
+
+def _place_of(site: Site, column: object) -> str:
+    """Read what `_column` gave; nothing that is not a place is ever looked at, relative to who knows what."""
+    place = os.fsdecode(column) if isinstance(column, str | bytes) else ""
+    if not place.startswith("/") or "\0" in place:
+        raise errors.StoreCorrupt(site.database.path, f"nothing can be mounted at {column!r:.200}")
+    return place
 
 
 def _namespace_lives(namespace: str) -> bool:

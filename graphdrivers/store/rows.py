@@ -106,5 +106,5 @@ def _holders(site: Site) -> Iterator[str]:
         except errors.StoreCorrupt as error:
             yield error.reason
     for (target,) in site.database.read("SELECT DISTINCT target FROM mounts"):
-        if not isinstance(target, str) or not os.path.isabs(target):
+        if not isinstance(target, str | bytes) or not os.path.isabs(target) or "\0" in os.fsdecode(target):
             yield f"nothing can be mounted at {target!r:.200}"

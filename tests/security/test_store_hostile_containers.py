@@ -94,7 +94,8 @@ IMAGES = {
     "working directory is a file": Image(members=[file(b"f")], config={"WorkingDir": "/f/x"}),
     "working directory is deep": Image(members=[file(b"f")], config={"WorkingDir": "/" + LONG.decode()}),
     "volumes outside": Image(
-        members=[symlink(b"v", OUTSIDE)], config={"Volumes": {"/v/x": {}, "/../../etc": {}, "relative": {}}}
+        members=[symlink(b"v", OUTSIDE)],
+        config={"Volumes": {"/v/x": {}, "/../../etc": {}, "/proc": {}}},
     ),
     "a user that is a path": Image(members=[file(b"f")], config={"User": "../../etc"}, refused=True),
     "a layer of whiteouts": Image(members=[whiteout(b"etc"), whiteout(b"dev"), whiteout(b"x")]),
