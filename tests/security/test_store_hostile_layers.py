@@ -16,6 +16,7 @@ from stage import Outcome, assert_outcome, canaries, expected_of, isolated, show
 from storetools import diff_id, whole
 
 from graphdrivers import Store, errors, open_store
+from graphdrivers.api.images import Image
 from graphdrivers.conformance import observe
 from graphdrivers.linux import mounts
 
@@ -72,10 +73,14 @@ def _imported(store: Store, image: pathlib.Path, case: Case) -> Outcome:
         _assert_refused(store, case)
         limit = error.limit if isinstance(error, errors.LimitExceeded) else ""
         return Outcome(type(error), error.member, error.offset, limit, str(error))
-    found = store.image(NAME)
-    with store.open_layer(found.layers[-1]) as tar:
-        assert tar.read() == case.tar, "the layer is not given back as it came"
-    with mounts.opened(store.driver.mounts(store.layer_of(found), view=True)) as root:
+    return looked_at(store, store.image(NAME), case.tar)
+
+
+def looked_at(store: Store, image: Image, tar: bytes) -> Outcome:
+    """Look at the tree of an image, and assert that its top layer is given back as it came."""
+    with store.open_layer(image.layers[-1]) as stored:
+        assert stored.read() == tar, "the layer is not given back as it came"
+    with mounts.opened(store.driver.mounts(store.layer_of(image), view=True)) as root:
         tree = observe.snapshot(root)
         small = [path for path, item in tree.items() if item.kind == stat.S_IFREG and item.size < 1000]
         content = {path: pathlib.Path(f"/proc/self/fd/{root}/{path}").read_bytes() for path in small}

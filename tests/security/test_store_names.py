@@ -127,7 +127,6 @@ def test_names_at_every_door(door: str, name: str, store: Store, image: pathlib.
         ["explain"],
         ["umount"],
         ["commit", "web"],
-        ["untag"],
     ],
     ids=" ".join,
 )
