@@ -20,6 +20,13 @@ ROOT = pathlib.Path(__file__).parent.parent
 FENCE = re.compile(r"^()```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 DIRECTIVE = re.compile(r"^(\.\. runnable\n\n)?\.\. code-block:: (\w+)\n\n((?:   .*\n|\n)+)", re.MULTILINE)
 
+_BEFORE = """\
+import warnings
+from graphdrivers.loading import FallbackWarning
+warnings.simplefilter("default", FallbackWarning)
+"""
+"""Without root the library warns that it has to take a driver that copies; any other warning is an error."""
+
 
 @attrs.frozen
 class Block:
@@ -49,7 +56,7 @@ def blocks(page: str) -> list[Block]:
 def steps(block: Block) -> list[Step]:
     """Give the commands of a console block; a Python block is one command, and prints what it likes."""
     if block.language == "python":
-        return [Step(f"python -W error - <<'END OF PYTHON'\n{block.code}\nEND OF PYTHON", "...")]
+        return [Step(f"python -W error - <<'END OF PYTHON'\n{_BEFORE}{block.code}\nEND OF PYTHON", "...")]
     found: list[Step] = []
     for line in block.code.splitlines():
         if line.startswith("$ "):
