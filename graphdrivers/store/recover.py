@@ -35,7 +35,7 @@ def recover(site: Site) -> list[Problem]:
     problems: list[Problem] = []
     _try(problems, site.driver.name, site.driver.settle)
     rebooted = _boot_of(site) != boot_id()
-    if not rebooted and not _is_unfinished(site):
+    if not rebooted and not _is_unfinished(site) and not mounted.over(site):
         return problems
     with site.lock("recover"):
         for row in _dead_layers(site):
