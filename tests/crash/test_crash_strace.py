@@ -5,6 +5,7 @@ import os
 import pathlib
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -44,6 +45,15 @@ except (errors.GraphDriverError, OSError) as error:
     os._exit(3)
 os._exit(0)
 """
+
+
+@pytest.fixture(autouse=True)
+def strace() -> None:
+    """Let nothing go on without the program; it is skipped where that was asked for."""
+    if shutil.which("strace") is None:
+        if os.environ.get("GRAPHDRIVERS_OPTIONAL_TOOLS") == "1":
+            pytest.skip("strace is not installed")
+        pytest.fail("strace is not installed (GRAPHDRIVERS_OPTIONAL_TOOLS=1 skips what needs it)")
 
 
 def run(memory: pathlib.Path, operation: str, *options: str) -> int:
