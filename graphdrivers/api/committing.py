@@ -13,7 +13,7 @@ from graphdrivers.images import configs
 from graphdrivers.images.manifests import ImageConfig
 from graphdrivers.model import Digest, Limits
 from graphdrivers.store import images as records
-from graphdrivers.store import importing, ledger
+from graphdrivers.store import importing, leases, ledger
 from graphdrivers.store.images import ImageRecord
 from graphdrivers.store.importing import Watch
 from graphdrivers.store.ledger import Layer
@@ -64,7 +64,7 @@ def make_image(
         )
         records.put(site, record, names, lease=lease)
     except BaseException:
-        importing.end_lease(site, lease)
+        leases.end(site, lease)
         raise
     return images.find(site, image_id)
 

@@ -11,13 +11,14 @@ from graphdrivers.api import bringing, going, images, initial, naming
 from graphdrivers.api.containers import Container, Mounted
 from graphdrivers.api.description import Description
 from graphdrivers.api.images import Image
+from graphdrivers.api.lease import Lease
 from graphdrivers.api.naming import Named
 from graphdrivers.driver import Driver
 from graphdrivers.images import image as sources
 from graphdrivers.images.descriptors import Platform
 from graphdrivers.images.outgoing import OutgoingImage
 from graphdrivers.model import Change, Limits, Profile, Progress
-from graphdrivers.store import collect, containers, differing, explain, mounted, tars
+from graphdrivers.store import collect, containers, differing, explain, leases, mounted, recover, tars
 from graphdrivers.store import images as records
 from graphdrivers.store.collect import Collected
 from graphdrivers.store.explain import Need
@@ -399,7 +400,23 @@ class Store:
 
     def collect(self) -> Collected:
         """Remove the layers that no image, container, checkpoint, mount or lease needs."""
+        recover.drop_dead_leases(self.site)
         return collect.drop_unused(self.site, collect.unused(self.site))
+
+    def lease(self, name: str, *, seconds: float | None = None) -> Lease:
+        """Keep the tree that a name means from being collected, even when its image or container is removed.
+
+        Args:
+            name: a container, an image or a layer.
+            seconds: how long, also beyond this process; by default until it is released, or this process ends.
+
+        Raises:
+            ImageNotFound, AmbiguousName: see `find`.
+        """
+        layer = self.find(name).layer
+        if layer is None:
+            raise errors.ImageNotFound(name, ", for it has no layers: nothing to keep")
+        return Lease(self.site, layer, leases.take(self.site, layer, seconds))
 
     def explain(self, name: str) -> list[Need]:
         """Give what keeps the top layer of a container, image or layer; empty where nothing does.

@@ -41,7 +41,7 @@ def recover(site: Site) -> list[Problem]:
         for row in _dead_layers(site):
             _try(problems, row.name, functools.partial(_finish, site, row))
         _drop_dead_containers(site)
-        _drop_dead_leases(site)
+        drop_dead_leases(site)
         for layer in mounted.over(site):
             _try(problems, layer, functools.partial(mounted.reap, site, layer))
         if rebooted:
@@ -124,7 +124,8 @@ def _drop_dead_containers(site: Site) -> None:
         )
 
 
-def _drop_dead_leases(site: Site) -> None:
+def drop_dead_leases(site: Site) -> None:
+    """Drop leases that are over, and those of processes that are gone."""
     rows = site.database.read("SELECT DISTINCT lease, holder, expires FROM leases")
     over = [lease for lease, holder, expires in rows if _is_over(holder, expires)]
     if over:
