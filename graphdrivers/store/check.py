@@ -155,7 +155,7 @@ def _structure(site: Site) -> Iterator[Fault]:
             yield Fault(FaultKind.UNKNOWN, name, "", "the ledger does not know it")
     for name, parent, state, diff_id, holder in known.values():
         if state != "ready":
-            if recover.is_dead(holder):
+            if recover.is_dead(site, holder):
                 yield Fault(FaultKind.UNFINISHED, name, "", f"{state}, by a process that is gone")
             continue
         found = there.get(name) or _found_now(site.driver, name)
@@ -166,7 +166,7 @@ def _structure(site: Site) -> Iterator[Fault]:
         if diff_id is not None and name not in records and not os.path.exists(site.record_path(name)):
             yield from _if_still_there(site, name, FaultKind.LOST, "its header record is gone")
     for held in mounted.all_held(site):
-        if mounted.is_over(held):
+        if mounted.is_over(site, held):
             yield Fault(FaultKind.MOUNT, held.layer, "", f"mounted at {held.target!r} by a process that is gone")
 
 

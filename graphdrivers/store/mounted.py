@@ -40,7 +40,7 @@ class Held:
 
 def holders_of(site: Site, layer: str) -> list[Held]:
     """Give who holds a layer mounted now."""
-    return [held for held in _rows(site, layer) if not is_over(held)]
+    return [held for held in _rows(site, layer) if not is_over(site, held)]
 
 
 def still_held(site: Site, layer: str) -> list[Held]:
@@ -98,7 +98,7 @@ def release(site: Site, held: Held, *, lazy: bool = False) -> bool:
         ReservedNameError: names that mean deletions were put aside.
     """
     with site.lock(f"mount:{held.layer}"):
-        others = [one for one in _rows(site, held.layer) if one.mount_id != held.mount_id and not is_over(one)]
+        others = [one for one in _rows(site, held.layer) if one.mount_id != held.mount_id and not is_over(site, one)]
         last = not any(_same_place(one, held) for one in others)
         if last and held.attached and held.boot == boot_id():
             if held.namespace == mount_namespace():
@@ -113,7 +113,7 @@ def release(site: Site, held: Held, *, lazy: bool = False) -> bool:
 
 def over(site: Site) -> list[str]:
     """Give the layers that have holders which are over, sorted."""
-    return sorted({held.layer for held in _rows(site) if is_over(held)})
+    return sorted({held.layer for held in _rows(site) if is_over(site, held)})
 
 
 def reap(site: Site, layer: str) -> None:
@@ -121,16 +121,16 @@ def reap(site: Site, layer: str) -> None:
 
     Where files in such a mount are open its holder stays: whoever uses it still does.
     """
-    if any(is_over(held) for held in _rows(site, layer)):
+    if any(is_over(site, held) for held in _rows(site, layer)):
         with site.lock(f"mount:{layer}"):
             _reap(site, layer)
 
 
-def is_over(held: Held) -> bool:
+def is_over(site: Site, held: Held) -> bool:
     """Say whether nobody holds this any more."""
     if held.boot != boot_id():
         return True
-    dead = held.holder is not None and not held.holder.is_alive()
+    dead = held.holder is not None and not site.is_alive(held.holder)
     if not held.attached:
         return dead
     if held.namespace == mount_namespace():
@@ -141,7 +141,7 @@ def is_over(held: Held) -> bool:
 
 def _reap(site: Site, layer: str) -> None:
     """Do what `reap` does; the caller has the lock."""
-    for held in [one for one in _rows(site, layer) if is_over(one)]:
+    for held in [one for one in _rows(site, layer) if is_over(site, one)]:
         others = [one for one in _rows(site, layer) if one.mount_id != held.mount_id]
         shared = any(_same_place(one, held) for one in others)
         if not shared and held.attached and held.boot == boot_id() and held.namespace == mount_namespace():

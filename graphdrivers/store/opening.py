@@ -51,6 +51,8 @@ def open_site(
         if made_with is None:
             _begin(place, database, loaded)
         site = Site(place, loaded, database, durability)
+        stack.callback(site.close)
+        site.appear()
         problems = recover(site)
         stack.pop_all()
     return site, problems

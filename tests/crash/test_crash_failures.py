@@ -14,7 +14,7 @@ from graphdrivers import errors, open_store
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 
-STEP = int(os.environ.get("GRAPHDRIVERS_STORE_FAIL_STEP", "9"))
+STEP = int(os.environ.get("GRAPHDRIVERS_STORE_FAIL_STEP", "13"))
 """Operations fail at every so many-th call; 1 leaves out none."""
 
 

@@ -15,7 +15,7 @@ from operations import check, prepared
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 
-CALLS = int(os.environ.get("GRAPHDRIVERS_STORE_STRACE", "4"))
+CALLS = int(os.environ.get("GRAPHDRIVERS_STORE_STRACE", "3"))
 """System calls of each operation before which it is killed, and as many that fail; 0 for all of them."""
 
 WATCHED = (
