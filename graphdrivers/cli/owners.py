@@ -6,6 +6,7 @@ from graphdrivers import errors
 from graphdrivers.images.reference import Reference
 from graphdrivers.store import ledger, names
 from graphdrivers.store.database import FILE, Database, Row, Values
+from graphdrivers.store.private import refuse_shared
 
 
 class Ledger:
@@ -16,9 +17,14 @@ class Ledger:
 
         Raises:
             StoreVersion, StoreCorrupt: it cannot be read.
+            UnsafeStore: it belongs to another user, or others may write to it.
         """
         folder = os.path.join(root, "store")
-        self._database = Database(folder) if os.path.exists(os.path.join(folder, FILE)) else None
+        there = os.path.lexists(os.path.join(folder, FILE))
+        if there:
+            refuse_shared(root, os.path.realpath(root))
+            refuse_shared(root, folder)
+        self._database = Database(folder) if there else None
 
     def owner_of(self, layer: str) -> str | None:
         """Say what needs a layer of the store's own; ``None`` for a layer made by hand."""

@@ -174,3 +174,26 @@ def test_told_at_the_command_line(public: pathlib.Path) -> None:
         assert done.stderr.count("\n") == 1
         assert "chmod go-w" in done.stderr
     assert list(public.iterdir()) == []
+
+
+def test_a_ledger_of_somebody_else_is_not_opened(public: pathlib.Path) -> None:
+    """Commands that only look (``doctor``, ``layer ls``, ``status``) touch nothing through links that wait for them."""
+    root, victim = public / "store", public / "victim"
+    with open_store(root, "vfs"):
+        pass
+    victim.write_text("of the host")
+    (root / "store/room").unlink(missing_ok=True)
+    (root / "store/room").symlink_to(victim)
+    for path in (root / "store", root):
+        os.chown(path, NOBODY, NOBODY)
+    for command in ("doctor", "status", "layer ls", "layer rm x", "images", "check"):
+        done = subprocess.run(
+            [sys.executable, "-m", "graphdrivers", "--root", str(root), *command.split()],
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode != 0
+        assert f"belongs to user {NOBODY}" in done.stdout + done.stderr, done
+        assert "Traceback" not in done.stderr
+    assert victim.read_text() == "of the host"
