@@ -5,6 +5,7 @@ their kin: mount points, accounts and working directories that are links,
 pipes, devices or files, or that lie outside.
 """
 
+import io
 import json
 import os
 import pathlib
@@ -23,6 +24,7 @@ from graphdrivers import Store, errors, open_store
 from graphdrivers.api.containers import Container
 from graphdrivers.images.run_options import RunOptions
 from graphdrivers.linux import mountinfo, mounts
+from graphdrivers.store import images as records
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="canaries belong to somebody else, and mounting needs root")
 
@@ -218,3 +220,33 @@ def test_targets_that_are_links(target: str, store: Store, victim: str, tmp_path
     finally:
         box.remove()
         store.remove_image("a:1")
+
+
+def test_the_host_decides_nothing(store: Store, victim: str, tmp_path: pathlib.Path) -> None:
+    """Init layer and account of an image are the same, whatever the host has where the image's links would lead."""
+    inner = OUTSIDE[1:]
+    tar = layer(*(symlink(name, OUTSIDE) for name in (b"etc", b"dev", b"w")), folder(inner), file(inner + b"/x"))
+    layout = Layout(tmp_path / "image")
+    layout.add(layout.manifest(tar, config=layout.config(tar, config={"WorkingDir": "/w/work"})), "1")
+    host = {"hosts": "", "passwd": "root:x:0:4242::/leaked:/bin/sh\n", "pts": None, "work": None}
+    seen = []
+    for present in (False, True):
+        for name, text in host.items() if present else ():
+            place = pathlib.Path(victim, name)
+            place.mkdir() if text is None else place.write_text(text)
+        forget(store)
+        image = store.import_image(layout.folder, name="hostile:1")
+        box = store.create(image, name="box")
+        box.bundle(tmp_path / f"bundle{present}", RUN)
+        box.unmount()
+        config = (tmp_path / f"bundle{present}" / "config.json").read_text()
+        seen.append((records.init_tar_of(store.site, image.image_id), config))
+    for name, text in host.items():
+        place = pathlib.Path(victim, name)
+        place.rmdir() if text is None else place.unlink()
+    forget(store)
+
+    assert seen[0] == seen[1]
+    assert "leaked" not in seen[1][1]
+    with tarfile.open(fileobj=io.BytesIO(seen[0][0] or b"")) as members:
+        assert {"etc/hosts", "dev/pts", "w/work"} <= {member.name for member in members}
