@@ -33,6 +33,11 @@ class Case:
     recovery_cuts: int = 0
     """How often the opening of the store is cut too, before it is looked at."""
 
+    @property
+    def is_broken(self) -> bool:
+        """Say whether the store is meant to lose something."""
+        return bool(self.broken) or self.durability == "none"
+
     def __str__(self) -> str:
         """Name the test."""
         words = (self.fs_type, self.options, self.driver, self.durability, self.broken, str(self.seed))
@@ -44,6 +49,7 @@ class Outcome:
     """What came of a cut."""
 
     acknowledged: int
+    recoveries_cut: int
     complaints: list[str]
 
 
@@ -51,13 +57,14 @@ def outcome_of(case: Case) -> Outcome:
     """Make a disk, let a guest work on it, cut its power, look."""
     chance = random.Random(f"cut {case}")
     with disk_of(case.fs_type) as disk:
-        steps, pause = chance.randrange(2, 30), chance.uniform(0, 0.2)
+        steps, pause = (4, 0.0) if case.is_broken else (chance.randrange(2, 30), chance.uniform(0, 0.2))
         journal = cut(case, disk, str(case.seed), steps, pause)
-        for _ in range(case.recovery_cuts):
-            cut(case, disk, "open", 0, chance.uniform(0, 0.5))
+        openings = [cut(case, disk, "open", 0, chance.uniform(0, 0.5)) for _ in range(case.recovery_cuts)]
         text = disk.with_name("journal")
         text.write_text("".join(journal), encoding="ascii")
-        return Outcome(sum('"done"' in line for line in journal), looked_at(case.fs_type, disk, text))
+        done = sum('"done"' in line for line in journal)
+        recovering = sum(not any('"opened"' in line for line in lines) for lines in openings)
+        return Outcome(done, recovering, looked_at(case.fs_type, disk, text))
 
 
 @contextlib.contextmanager

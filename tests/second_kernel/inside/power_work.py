@@ -29,6 +29,8 @@ from graphdrivers.model import Mount  # noqa: E402 - after the path
 from graphdrivers.store.database import Database  # noqa: E402 - after the path
 
 DISK = "/run/disk"
+QUIET = frozenset({"import", "create", "tag"})
+"""Steps that write nothing but what the store has to make durable: to unmount an overlay is a sync of the disk."""
 AT_MOST = 6
 """Images, and containers, that are kept at a time."""
 
@@ -44,7 +46,7 @@ def main(arguments: list[str]) -> None:
     with open_store(f"{DISK}/store", driver, durability=durability) as store:
         tell({"opened": list(map(str, store.problems))})
         if seed != "open":
-            work(store, random.Random(seed))
+            work(store, random.Random(seed), QUIET if broken or durability == "none" else frozenset(DO))
 
 
 def break_it(what: str) -> None:
@@ -62,11 +64,11 @@ def tell(line: object) -> None:
     termios.tcdrain(1)
 
 
-def work(store: Store, chance: random.Random) -> None:
-    """Do one step after the other."""
+def work(store: Store, chance: random.Random, kinds: frozenset[str]) -> None:
+    """Do one step after the other, of these kinds."""
     state = model.EMPTY
     for number in itertools.count():
-        step = chosen(state, number, chance)
+        step = chance.choice([step for step in possible(state, number, chance) if step["do"] in kinds])
         ready = prepared(step)
         tell({"begun": number, "step": step})
         DO[step["do"]](store, step, ready)
@@ -74,38 +76,38 @@ def work(store: Store, chance: random.Random) -> None:
         state = model.after(state, step)
 
 
-def chosen(state: model.State, number: int, chance: random.Random) -> model.Step:
-    """Choose a step that is possible."""
+def possible(state: model.State, number: int, chance: random.Random) -> list[model.Step]:
+    """Give steps that are possible, the more often the more wanted."""
     boxes, images = sorted(state.containers), sorted(state.images)
-    possible: list[model.Step] = []
+    found: list[model.Step] = []
     if len(images) < AT_MOST:
-        possible += 3 * [{"do": "import", "number": number}]
+        found += 3 * [{"do": "import", "number": number}]
     if images:
         image = chance.choice(images)
-        possible += [{"do": "tag", "image": image, "alias": f"localhost/alias:{number}"}]
+        found += [{"do": "tag", "image": image, "alias": f"localhost/alias:{number}"}]
         if image not in state.bases.values():
-            possible += (4 if len(images) >= AT_MOST else 1) * [{"do": "remove_image", "image": image}]
+            found += (4 if len(images) >= AT_MOST else 1) * [{"do": "remove_image", "image": image}]
         if len(boxes) < AT_MOST:
-            possible += 3 * [{"do": "create", "name": f"box{number}", "image": image}]
+            found += 3 * [{"do": "create", "name": f"box{number}", "image": image}]
     if state.aliases:
-        possible += [{"do": "untag", "alias": chance.choice(sorted(state.aliases))}]
+        found += [{"do": "untag", "alias": chance.choice(sorted(state.aliases))}]
     if boxes:
-        possible += of_a_container(state, chance.choice(boxes), number)
-    return chance.choice(possible)
+        found += of_a_container(state, chance.choice(boxes), number)
+    return found
 
 
 def of_a_container(state: model.State, name: str, number: int) -> list[model.Step]:
     """Give what can be done with a container."""
     files = {f"note-{number}": f"note {number}", model.REWRITTEN: f"again {number}"}
-    possible: list[model.Step] = 4 * [{"do": "write", "name": name, "files": files}]
-    possible += [{"do": "checkpoint", "name": name, "point": f"p{number}"}, {"do": "remove", "name": name}]
+    found: list[model.Step] = 4 * [{"do": "write", "name": name, "files": files}]
+    found += [{"do": "checkpoint", "name": name, "point": f"p{number}"}, {"do": "remove", "name": name}]
     if len(state.images) < AT_MOST:
-        possible += 2 * [{"do": "commit", "name": name, "number": number}]
+        found += 2 * [{"do": "commit", "name": name, "number": number}]
     if len(state.containers) < AT_MOST:
-        possible += 2 * [{"do": "fork", "name": name, "new": f"box{number}"}]
+        found += 2 * [{"do": "fork", "name": name, "new": f"box{number}"}]
     for point in state.points[name]:
-        possible += [{"do": "rollback", "name": name, "point": point}, {"do": "forget", "name": name, "point": point}]
-    return possible
+        found += [{"do": "rollback", "name": name, "point": point}, {"do": "forget", "name": name, "point": point}]
+    return found
 
 
 def prepared(step: model.Step) -> pathlib.Path:
