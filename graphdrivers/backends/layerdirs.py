@@ -248,10 +248,16 @@ class LayerDirs:
         try:
             return self.read(layer)
         except errors.StoreCorrupt:
+            if self._is_torn(layer):
+                return LayerFile()
+            raise
+
+    def _is_torn(self, layer: str) -> bool:
+        try:
             with open(self.path(layer, "layer.json"), "rb") as file:
-                if file.read().strip(b"\0"):
-                    raise
-            return LayerFile()
+                return not file.read().strip(b"\0")
+        except FileNotFoundError:
+            raise errors.LayerNotFound(layer) from None
 
     def names(self) -> list[str]:
         """Give the names of all layers, checked."""

@@ -18,6 +18,8 @@ INSIDE = ROOT / "tests" / "second_kernel" / "inside"
 GUEST = ("--memory", "320M", "--disk", "64M")
 SHARED = pathlib.Path("/dev/shm")  # noqa: S108 - only a folder with a random name is made in it
 SIZE = 512 << 20
+OPENING = 0.2
+"""Seconds within which an opening is cut; it takes about so long."""
 
 
 @attrs.frozen
@@ -30,6 +32,8 @@ class Case:
     durability: str
     seed: int
     broken: str = ""
+    makes: bool = False
+    """The cut is while the store is being made."""
     recovery_cuts: int = 0
     """How often the opening of the store is cut too, before it is looked at."""
 
@@ -40,7 +44,8 @@ class Case:
 
     def __str__(self) -> str:
         """Name the test."""
-        words = (self.fs_type, self.options, self.driver, self.durability, self.broken, str(self.seed))
+        made = "made" if self.makes else ""
+        words = (self.fs_type, self.options, self.driver, self.durability, self.broken, made, str(self.seed))
         return "-".join(word for word in words if word)
 
 
@@ -58,8 +63,10 @@ def outcome_of(case: Case) -> Outcome:
     chance = random.Random(f"cut {case}")
     with disk_of(case.fs_type) as disk:
         steps, pause = (4, 0.0) if case.is_broken else (chance.randrange(2, 30), chance.uniform(0, 0.2))
+        if case.makes:
+            steps, pause = 0, chance.uniform(0, OPENING)
         journal = cut(case, disk, str(case.seed), steps, pause)
-        openings = [cut(case, disk, "open", 0, chance.uniform(0, 0.5)) for _ in range(case.recovery_cuts)]
+        openings = [cut(case, disk, "open", 0, chance.uniform(0, OPENING)) for _ in range(case.recovery_cuts)]
         text = disk.with_name("journal")
         text.write_text("".join(journal), encoding="ascii")
         done = sum('"done"' in line for line in journal)
@@ -83,9 +90,9 @@ def disk_of(fs_type: str) -> Iterator[pathlib.Path]:
 
 
 def cut(case: Case, disk: pathlib.Path, seed: str, steps: int, pause: float) -> list[str]:
-    """Kill a guest ``pause`` seconds after so many steps; give the lines that it had printed.
+    """Kill a guest ``pause`` seconds after so many steps (for 0: after it began to open the store).
 
-    With ``open`` as seed it is killed so long after it began to open the store.
+    Gives the lines that it had printed. With ``open`` as seed it only opens the store.
     """
     words = (case.fs_type, case.options, case.driver, case.durability, seed, case.broken)
     work = (sys.executable, str(INSIDE / "power_work.py"), "/dev/ubdb", *words)
@@ -95,13 +102,14 @@ def cut(case: Case, disk: pathlib.Path, seed: str, steps: int, pause: float) -> 
         assert guest.stdout
         assert guest.stderr
         lines: list[str] = []
-        while sum(awaited in one for one in lines) < max(steps, 1):
-            lines.append(guest.stdout.readline())
-            assert lines[-1], f"the guest ended: {guest.stderr.read()}"
-        time.sleep(pause)
-        guest.terminate()  # which kills the guest
+        try:
+            while sum(awaited in one for one in lines) < max(steps, 1):
+                lines.append(guest.stdout.readline())
+                assert lines[-1], f"the guest ended: {guest.stderr.read()}"
+            time.sleep(pause)
+        finally:
+            guest.terminate()  # the program, which kills the guest
         lines += guest.stdout.readlines()
-        guest.wait()
     return [one for one in lines if one.endswith("\n")]
 
 
