@@ -68,7 +68,8 @@ def outcome_of(case: Case) -> Outcome:
         journal = cut(case, disk, str(case.seed), steps, pause)
         openings = [cut(case, disk, "open", 0, chance.uniform(0, OPENING)) for _ in range(case.recovery_cuts)]
         text = disk.with_name("journal")
-        text.write_text("".join(journal), encoding="ascii")
+        lines = "".join(journal)
+        text.write_text(lines + "\n" * (-len(lines) % 4096), encoding="ascii")  # a guest reads it as a disk
         done = sum('"done"' in line for line in journal)
         recovering = sum(not any('"opened"' in line for line in lines) for lines in openings)
         return Outcome(done, recovering, looked_at(case.fs_type, disk, text))
@@ -120,8 +121,8 @@ def looked_at(fs_type: str, disk: pathlib.Path, journal: pathlib.Path) -> list[s
         line = ["unshare", "--mount", *look, str(disk), fs_type, str(journal)]
         done = subprocess.run(line, check=False, capture_output=True, text=True)
     else:
-        options = (*GUEST, "--attach", str(disk))
-        done = run(*look, "/dev/ubdb", fs_type, str(journal), options=options)
+        options = (*GUEST, "--attach", str(disk), "--attach", str(journal))
+        done = run(*look, "/dev/ubdb", fs_type, "/dev/ubdc", options=options)
     assert done.returncode == 0, f"{done.stdout}{done.stderr}"
     found: list[str] = json.loads(done.stdout)
     return found

@@ -23,7 +23,7 @@ KINDS = (
 )
 CUTS = int(os.environ.get("GRAPHDRIVERS_POWER_CUTS", "6"))
 CASES = [
-    Case(*KINDS[number % len(KINDS)], seed=number, makes=number % 7 == 5, recovery_cuts=number % 3)
+    Case(*KINDS[number % len(KINDS)], seed=number, makes=number % 6 == 5, recovery_cuts=number % 3 == 1)
     for number in range(CUTS)
 ]
 BROKEN = [

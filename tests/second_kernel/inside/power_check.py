@@ -28,7 +28,7 @@ def main(disk: str, fs_type: str, journal: str) -> None:
     loop = ["-o", "loop"] if os.path.isfile(disk) else []
     subprocess.run(["mount", "-t", fs_type, *loop, disk, place], check=True, capture_output=True)
     try:
-        found = list(complaints(f"{place}/store", pathlib.Path(journal).read_text(encoding="ascii").splitlines()))
+        found = list(complaints(f"{place}/store", pathlib.Path(journal).read_text(encoding="ascii").split("\n")))
     except (GraphDriverError, OSError) as error:
         found = [f"{type(error).__name__}: {error}"]
     finally:
@@ -57,7 +57,7 @@ def complaints(root: str, lines: list[str]) -> Iterator[str]:
 def replayed(lines: list[str]) -> tuple[model.State, model.Step | None]:
     """Give what was acknowledged, and the step that was begun and not."""
     state, begun = model.EMPTY, None
-    for line in lines:
+    for line in filter(None, lines):
         told = json.loads(line)
         if "begun" in told:
             begun = told["step"]
