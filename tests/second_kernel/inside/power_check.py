@@ -90,7 +90,7 @@ def not_as_acknowledged(store: Store, state: model.State, begun: model.Step | No
     masked: dict[str, set[str]] = {}
     after = None if begun is None else model.after(state, begun)
     if begun is not None and begun["do"] == "write":  # its files come one by one
-        masked, after = {begun["name"]: set(begun["files"])}, None
+        masked, after = {begun["name"]: {*begun["files"], model.PATCHED}}, None
     found = observed(store)
     differences = [list(between(found, wanted, masked)) for wanted in (state, after) if wanted is not None]
     if all(differences):
@@ -154,9 +154,11 @@ def wrong_layers(store: Store, state: model.State) -> Iterator[str]:
 
 
 def wrong_branches(store: Store) -> Iterator[str]:
-    """Fork and roll back, and give what does not hold what it should."""
+    """Commit and fork containers, and give what does not hold what it should."""
     for box in store.containers():
         tree = tree_of(store, box.name)
+        if tree_of(store, store.commit(box).image_id) != tree:
+            yield f"container {box.name}: an image of it has other files"
         box.fork(f"{box.name}-fork")
         if tree_of(store, f"{box.name}-fork") != tree:
             yield f"container {box.name}: a fork of it has other files"

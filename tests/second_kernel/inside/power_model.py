@@ -18,7 +18,9 @@ Tree = dict[str, str]
 BASES = 3
 """Images share one of so many lowest layers."""
 REWRITTEN = "base/2"
-"""A file of every image that containers write over."""
+"""A file of every image that containers replace the content of."""
+PATCHED = "base/3"
+"""A file of every image that containers write over in place, and sync with ``fdatasync``, which leaves its times."""
 
 
 @attrs.frozen
@@ -50,6 +52,11 @@ def text_of(seed: str) -> bytes:
     return hashlib.shake_128(seed.encode()).digest(400_000 if size % 40 == 0 else 1 + size % 20_000)
 
 
+def page_of(seed: str) -> bytes:
+    """Make the content of `PATCHED`, always of the same size."""
+    return hashlib.shake_128(seed.encode()).digest(8192)
+
+
 def image_name(number: int) -> str:
     """Give the name of an image in full."""
     return f"localhost/made:{number}"
@@ -58,6 +65,7 @@ def image_name(number: int) -> str:
 def image_files(number: int) -> list[dict[str, bytes | None]]:
     """Give the files of an imported image's layers, lowest first; ``None`` deletes."""
     base = {f"base/{name}": text_of(f"base {number % BASES} {name}") for name in range(40)}
+    base[PATCHED] = page_of("page")
     own: dict[str, bytes | None] = {f"own/{number}/{name}": text_of(f"own {number} {name}") for name in range(30)}
     return [{**base}, {**own, "base/0": None, "base/1": text_of(f"changed {number}")}]
 
@@ -114,8 +122,9 @@ def _changed(state: State, step: Step) -> State:
     name = step["name"]
     tree, points = state.containers[name], state.points[name]
     match step:
-        case {"do": "write", "files": files}:
+        case {"do": "write", "files": files, "page": page}:
             tree = {**tree, **{path: digest(text_of(seed)) for path, seed in files.items()}}
+            tree[PATCHED] = digest(page_of(page))
         case {"do": "checkpoint", "point": point}:
             points = {**points, point: tree}
         case {"do": "rollback", "point": point}:

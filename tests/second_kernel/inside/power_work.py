@@ -99,7 +99,7 @@ def possible(state: model.State, number: int, chance: random.Random) -> list[mod
 def of_a_container(state: model.State, name: str, number: int) -> list[model.Step]:
     """Give what can be done with a container."""
     files = {f"note-{number}": f"note {number}", model.REWRITTEN: f"again {number}"}
-    found: list[model.Step] = 4 * [{"do": "write", "name": name, "files": files}]
+    found: list[model.Step] = 4 * [{"do": "write", "name": name, "files": files, "page": f"page {number}"}]
     found += [{"do": "checkpoint", "name": name, "point": f"p{number}"}, {"do": "remove", "name": name}]
     if len(state.images) < AT_MOST:
         found += 2 * [{"do": "commit", "name": name, "number": number}]
@@ -130,6 +130,10 @@ def write(store: Store, step: model.Step, _folder: pathlib.Path) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             durable.fsync_directory(str((place / path).parent))
+        with open(place / model.PATCHED, "r+b") as file:
+            file.write(model.page_of(step["page"]))
+            file.flush()
+            os.fdatasync(file.fileno())
 
 
 DO: dict[str, Callable[[Store, model.Step, pathlib.Path], object]] = {
