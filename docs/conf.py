@@ -3,6 +3,10 @@
 import importlib.metadata
 
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+from sphinx.util import logging
+
+from graphdrivers import errors
 
 project = "graphdrivers"
 author = "the graphdrivers authors"
@@ -24,7 +28,18 @@ napoleon_custom_sections = ["Durable", "Atomic", "Idempotent", "Source"]
 
 def setup(app: Sphinx) -> None:
     """Register what is ours."""
+    # Autodoc looks at what a module has; this one imports its names when they are used.
+    vars(errors).update({name: getattr(errors, name) for name in errors.__all__})
     app.connect("autodoc-process-docstring", keep_sentences, priority=1)
+    app.connect("env-check-consistency", miss_no_error)
+
+
+def miss_no_error(_app: Sphinx, env: BuildEnvironment) -> None:
+    """Warn where the reference lacks an error that the library raises."""
+    described = env.get_domain("py").data["objects"]
+    for name in errors.__all__:
+        if f"graphdrivers.errors.{name}" not in described:
+            logging.getLogger(__name__).warning("reference/errors lacks %s", name)
 
 
 def keep_sentences(_app: Sphinx, what: str, _name: str, _obj: object, _options: object, lines: list[str]) -> None:

@@ -16,9 +16,18 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent / "images"))
 
 from layouts import Layout, packed
 
+from graphdrivers.linux import mountinfo, mounts
+
 ROOT = pathlib.Path(__file__).parent.parent
 FENCE = re.compile(r"^()```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 DIRECTIVE = re.compile(r"^(\.\. runnable\n\n)?\.\. code-block:: (\w+)\n\n((?:   .*\n|\n)+)", re.MULTILINE)
+
+_BEFORE = """\
+import warnings
+from graphdrivers.loading import FallbackWarning
+warnings.simplefilter("default", FallbackWarning)
+"""
+"""Without root the library warns that it has to take a driver that copies; any other warning is an error."""
 
 
 @attrs.frozen
@@ -49,7 +58,7 @@ def blocks(page: str) -> list[Block]:
 def steps(block: Block) -> list[Step]:
     """Give the commands of a console block; a Python block is one command, and prints what it likes."""
     if block.language == "python":
-        return [Step(f"python -W error - <<'END OF PYTHON'\n{block.code}\nEND OF PYTHON", "...")]
+        return [Step(f"python -W error - <<'END OF PYTHON'\n{_BEFORE}{block.code}\nEND OF PYTHON", "...")]
     found: list[Step] = []
     for line in block.code.splitlines():
         if line.startswith("$ "):
@@ -65,14 +74,18 @@ def perform(session: list[Step], folder: pathlib.Path, driver: str) -> None:
     """Run commands one after the other in one shell, and assert that each succeeds and prints what the page shows."""
     script = [f"{{ {step.command}\n}}\necho '<done>'" for step in session]
 
-    done = subprocess.run(
-        ["sh", "-euc", "\n".join(script)],
-        check=False,
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        env=environment(folder) | {"GRAPHDRIVER_DRIVER": driver},
-    )
+    try:
+        done = subprocess.run(
+            ["sh", "-euc", "\n".join(script)],
+            check=False,
+            capture_output=True,
+            text=True,
+            cwd=folder,
+            env=environment(folder) | {"GRAPHDRIVER_DRIVER": driver},
+        )
+    finally:
+        for mount in mountinfo.mounted_below(str(folder)):  # of a session that broke off
+            mounts.detach(mount.target, lazy=True)
 
     assert session
     assert done.returncode == 0, done.stdout + done.stderr

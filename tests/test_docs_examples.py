@@ -1,4 +1,4 @@
-"""What the documentation shows to be run is run: each page's marked blocks are one session, in a folder with an image."""
+"""What the documentation shows to be run is run: the marked blocks of a page are one session."""
 
 import pathlib
 import textwrap

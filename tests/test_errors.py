@@ -11,7 +11,8 @@ from graphdrivers import errors
 
 ODD = "a\nb\r\t{c}\x1b[1m\udcff'\" é"
 SAMPLES: dict[object, object] = {str: ODD, int: 7, tuple[str, ...]: (ODD, "plain")}
-ALL = [c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, errors.GraphDriverError)]
+NAMED = [getattr(errors, name) for name in errors.__all__]
+ALL = [c for c in NAMED if issubclass(c, errors.GraphDriverError)]
 
 
 def sample(cls: type[errors.GraphDriverError], plain: frozenset[str] = frozenset()) -> errors.GraphDriverError:

@@ -4,7 +4,12 @@ import pathlib
 import re
 
 import pytest
-from docs_sessions import ROOT, blocks, make_image, perform, steps
+from docs_sessions import ROOT, Step, blocks, make_image, perform, steps
+
+
+def shown(page: str, language: str) -> list[Step]:
+    """Give all that a page shows in one language, as one session."""
+    return [step for block in blocks(page) if block.language == language for step in steps(block)]
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/tutorial.rst"])
@@ -13,17 +18,14 @@ def test_session(page: str, driver: str, tmp_path: pathlib.Path) -> None:
     """Each command of the session succeeds and prints what the page shows, whichever driver is used."""
     make_image(tmp_path)
 
-    perform([step for block in blocks(page) if block.language == "console" for step in steps(block)], tmp_path, driver)
+    perform(shown(page, "console"), tmp_path, driver)
 
 
-@pytest.mark.parametrize("driver", ["auto", "vfs"])
-def test_python(driver: str, tmp_path: pathlib.Path) -> None:
+def test_python(tmp_path: pathlib.Path) -> None:
     """The Python code of the README runs."""
     make_image(tmp_path)
 
-    perform(
-        [step for block in blocks("README.md") if block.language == "python" for step in steps(block)], tmp_path, driver
-    )
+    perform(shown("README.md", "python"), tmp_path, "auto")
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])

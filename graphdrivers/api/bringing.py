@@ -13,7 +13,7 @@ from graphdrivers.images.image import ImageLayer
 from graphdrivers.images.reference import Reference
 from graphdrivers.model import DiffID, Limits
 from graphdrivers.store import images as records
-from graphdrivers.store import importing, ledger
+from graphdrivers.store import importing, leases, ledger
 from graphdrivers.store.images import BlobRecord, ImageRecord
 from graphdrivers.store.importing import Source, Watch
 from graphdrivers.store.site import Site
@@ -57,7 +57,7 @@ def bring(
         )
         records.put(site, record, names, lease=lease)
     except BaseException:
-        importing.end_lease(site, lease)
+        leases.end(site, lease)
         raise
     return images.find(site, source.config_digest)
 

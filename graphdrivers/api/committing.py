@@ -6,36 +6,18 @@ import os
 from collections.abc import Sequence
 from typing import BinaryIO
 
-import attrs
-
 from graphdrivers.api import images
+from graphdrivers.api.description import Description
 from graphdrivers.api.images import Image
 from graphdrivers.images import configs
-from graphdrivers.images.descriptors import Platform
 from graphdrivers.images.manifests import ImageConfig
 from graphdrivers.model import Digest, Limits
 from graphdrivers.store import images as records
-from graphdrivers.store import importing, ledger
+from graphdrivers.store import importing, leases, ledger
 from graphdrivers.store.images import ImageRecord
 from graphdrivers.store.importing import Watch
 from graphdrivers.store.ledger import Layer
 from graphdrivers.store.site import Site
-
-
-@attrs.frozen(kw_only=True)
-class Description:
-    """What people say about a new image."""
-
-    author: str = ""
-    comment: str = ""
-    created: dt.datetime | None = None
-    """When it was made, with a time zone; by default now. With the same one the same content gives the same image."""
-    created_by: str = ""
-    """What made its layer, for the history."""
-    changes: Sequence[str] = ()
-    """To its configuration, as ``docker commit --change`` takes them (``CMD ["/bin/sh"]``); see `images.changes`."""
-    platform: Platform | None = None
-    """For which machine; by default the base's, or this one."""
 
 
 def make_image(
@@ -82,7 +64,7 @@ def make_image(
         )
         records.put(site, record, names, lease=lease)
     except BaseException:
-        importing.end_lease(site, lease)
+        leases.end(site, lease)
         raise
     return images.find(site, image_id)
 

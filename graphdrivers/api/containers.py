@@ -4,14 +4,11 @@ import contextlib
 import os
 import pathlib
 from collections.abc import Iterator
-from typing import BinaryIO, Self
+from typing import TYPE_CHECKING, BinaryIO, Self
 
 from graphdrivers import errors
 from graphdrivers.api import images
 from graphdrivers.driver import Tells
-from graphdrivers.images.bundle import ROOTFS, write_bundle
-from graphdrivers.images.run_options import RunOptions
-from graphdrivers.images.runtime_spec import RuntimeSpec, runtime_spec
 from graphdrivers.model import Change, Mount, Profile
 from graphdrivers.store import containers, differing, ledger, mounted
 from graphdrivers.store.collect import Collected
@@ -20,6 +17,10 @@ from graphdrivers.store.holders import Holder
 from graphdrivers.store.ledger import Layer
 from graphdrivers.store.mounted import Held
 from graphdrivers.store.site import Site
+
+if TYPE_CHECKING:  # only bundles need them, and they take long to import
+    from graphdrivers.images.run_options import RunOptions
+    from graphdrivers.images.runtime_spec import RuntimeSpec
 
 
 class Container:
@@ -150,7 +151,7 @@ class Container:
         """Give the name of its init layer, which `changes` compares with."""
         return self.record().init
 
-    def bundle(self, directory: str | os.PathLike[str], options: RunOptions = RunOptions()) -> RuntimeSpec:
+    def bundle(self, directory: str | os.PathLike[str], options: "RunOptions | None" = None) -> "RuntimeSpec":
         """Make an OCI runtime bundle that ``crun`` and ``runc`` run as it is; the container stays mounted in it.
 
         The folder gets ``config.json`` and ``rootfs``, on which the container
@@ -162,6 +163,11 @@ class Container:
             LayerInUse: it is mounted somewhere else.
             OSError: ``ENOTEMPTY`` for a folder with content.
         """
+        from graphdrivers.images.bundle import ROOTFS, write_bundle  # noqa: PLC0415 - see TYPE_CHECKING above
+        from graphdrivers.images.run_options import RunOptions  # noqa: PLC0415 - as above
+        from graphdrivers.images.runtime_spec import runtime_spec  # noqa: PLC0415 - as above
+
+        options = RunOptions() if options is None else options
         place = os.path.abspath(directory)
         image = images.find(self._site, self.image_id or "")
         mount_free = self._site.driver.support.capabilities.mount_free

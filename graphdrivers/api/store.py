@@ -1,30 +1,25 @@
 """A store, opened: images in and out, containers, and upkeep. What most programs import this library for."""
 
-import contextlib
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, BinaryIO, Self, Unpack
 
 import attrs
 
 from graphdrivers import errors, loading
-from graphdrivers.api import bringing, committing, going, images, naming
-from graphdrivers.api.committing import Description
+from graphdrivers.api import bringing, going, images, initial, naming
 from graphdrivers.api.containers import Container, Mounted
+from graphdrivers.api.description import Description
 from graphdrivers.api.images import Image
+from graphdrivers.api.lease import Lease
 from graphdrivers.api.naming import Named
 from graphdrivers.driver import Driver
 from graphdrivers.images import image as sources
-from graphdrivers.images import initlayer, opening, saving
 from graphdrivers.images.descriptors import Platform
 from graphdrivers.images.outgoing import OutgoingImage
-from graphdrivers.images.rootfs import Kind
-from graphdrivers.linux import mounts
 from graphdrivers.model import Change, Limits, Profile, Progress
-from graphdrivers.store import check, collect, containers, differing, explain, mounted, repair, tars
+from graphdrivers.store import collect, containers, differing, explain, leases, mounted, recover, tars
 from graphdrivers.store import images as records
-from graphdrivers.store.check import Fault, Observe
 from graphdrivers.store.collect import Collected
 from graphdrivers.store.explain import Need
 from graphdrivers.store.holders import Holder
@@ -32,12 +27,15 @@ from graphdrivers.store.importing import Watch
 from graphdrivers.store.ledger import Layer
 from graphdrivers.store.opening import open_site
 from graphdrivers.store.recover import Problem
-from graphdrivers.store.repair import Repaired
 from graphdrivers.store.site import Durability, Site
 
-if TYPE_CHECKING:  # what speaks HTTP takes a tenth of a second to import
+if TYPE_CHECKING:
+    # Programs start with this module. What only some of its verbs need is imported by these: it takes 100 ms together,
+    # and what speaks HTTP as long again.
     from graphdrivers.api.registries import ConnectionOptions
     from graphdrivers.images.registry.pushing import Pushed, PushProgress
+    from graphdrivers.store.check import Fault, Observe
+    from graphdrivers.store.repair import Repaired
 
 
 def open_store(
@@ -119,9 +117,15 @@ class Store:
         Raises:
             InvalidManifest, InvalidReference, BlobNotFound, DigestMismatch, ArchiveError: see `opening.open_source`.
         """
+        from graphdrivers.api import committing  # noqa: PLC0415 - see TYPE_CHECKING above
+        from graphdrivers.images import opening  # noqa: PLC0415 - see TYPE_CHECKING above
+        from graphdrivers.images.rootfs import Kind  # noqa: PLC0415 - see TYPE_CHECKING above
+
         names = None if name is None else [images.tag_reference(name)]
         known = None if kind is None else Kind(kind)
-        with opening.open_source(source, kind=known, platform=platform, reference=reference, limits=limits) as opened:
+        with opening.open_source(
+            source, kind=known, platform=platform, reference=reference, limits=limits, scratch=self.site.folder
+        ) as opened:
             if isinstance(opened, sources.Image):
                 return self.bring(opened, names, limits=limits, watch=watch)
             said = attrs.evolve(description, created_by=description.created_by or f"import {os.path.basename(source)}")
@@ -153,6 +157,8 @@ class Store:
             ContainerNotFound, InvalidReference, InvalidChange
             FileChanged: it was written to; nothing was made.
         """
+        from graphdrivers.api import committing  # noqa: PLC0415 - see TYPE_CHECKING above
+
         box = container if isinstance(container, Container) else self.container(container)
         names = [] if name is None else [images.tag_reference(name)]
         base = None if box.image_id is None else self.image(box.image_id)
@@ -214,7 +220,7 @@ class Store:
         chosen = self._image(image)
         tar = records.init_tar_of(self.site, chosen.image_id)
         if tar is None:
-            tar = self._init_tar(chosen)
+            tar = initial.init_tar(self.site, chosen)
             records.keep_init_tar(self.site, chosen.image_id, tar)
         made = containers.create(self.site, name, image_id=chosen.image_id, parent=chosen.top, init_tar=tar, size=size)
         return Container(self.site, made)
@@ -304,6 +310,8 @@ class Store:
             DigestMismatch, ArchiveError: a layer is damaged; the error names it.
             ValueError: an unknown form or compression.
         """
+        from graphdrivers.images import saving  # noqa: PLC0415 - see TYPE_CHECKING above
+
         chosen = [self._outgoing_as(name) for name in names]
         epoch = source_date_epoch
         if form == "oci":
@@ -392,7 +400,23 @@ class Store:
 
     def collect(self) -> Collected:
         """Remove the layers that no image, container, checkpoint, mount or lease needs."""
+        recover.drop_dead_leases(self.site)
         return collect.drop_unused(self.site, collect.unused(self.site))
+
+    def lease(self, name: str, *, seconds: float | None = None) -> Lease:
+        """Keep the tree that a name means from being collected, even when its image or container is removed.
+
+        Args:
+            name: a container, an image or a layer.
+            seconds: how long, also beyond this process; by default until it is released, or this process ends.
+
+        Raises:
+            ImageNotFound, AmbiguousName: see `find`.
+        """
+        layer = self.find(name).layer
+        if layer is None:
+            raise errors.ImageNotFound(name, ", for it has no layers: nothing to keep")
+        return Lease(self.site, layer, leases.take(self.site, layer, seconds))
 
     def explain(self, name: str) -> list[Need]:
         """Give what keeps the top layer of a container, image or layer; empty where nothing does.
@@ -403,23 +427,25 @@ class Store:
         layer = self.find(name).layer
         return [] if layer is None else explain.needs_of(self.site, layer)
 
-    def check(self, *, deep: bool = False, observe: Observe | None = None) -> Iterator[Fault]:
+    def check(self, *, deep: bool = False, observe: "Observe | None" = None) -> "Iterator[Fault]":
         """Look for damage, and give each; changes nothing.
 
         Args:
             deep: read every file of every image's layers, and name each that is not what it was.
             observe: told how it goes.
         """
+        from graphdrivers.store import check  # noqa: PLC0415 - see TYPE_CHECKING above
+
         return check.check(self.site, deep=deep, observe=observe)
 
     def repair(
         self,
-        faults: Sequence[Fault],
+        faults: "Sequence[Fault]",
         sources: Sequence[sources.Image] = (),
         *,
         limits: Limits = Limits(),
         began: Callable[[str], object] | None = None,
-    ) -> Repaired:
+    ) -> "Repaired":
         """Repair what `check` found: leftovers are removed, damaged layers made anew from ``sources``.
 
         Args:
@@ -431,6 +457,8 @@ class Store:
         Raises:
             StoreCorrupt: the ledger itself is damaged; nothing was done.
         """
+        from graphdrivers.store import repair  # noqa: PLC0415 - see TYPE_CHECKING above
+
         return repair.repair(self.site, faults, bringing.finder(sources), limits=limits, began=began)
 
     def close(self) -> None:
@@ -462,27 +490,3 @@ class Store:
 
     def _image(self, image: str | Image) -> Image:
         return image if isinstance(image, Image) else self.image(image)
-
-    def _init_tar(self, image: Image) -> bytes:
-        """Find out what the image lacks of the mount points and files that every container has."""
-        working = image.settings.get("WorkingDir")
-        wanted = [working] if isinstance(working, str) and working else []
-        with self._root_of(image) as root:
-            try:
-                return initlayer.init_tar(root, wanted)
-            except errors.InvalidRunOption:  # no folder to make; whoever runs the image is told
-                return initlayer.init_tar(root)
-
-    @contextlib.contextmanager
-    def _root_of(self, image: Image) -> Iterator[int]:
-        """Open the root of an image's merged tree, an empty one for an image without layers."""
-        if image.top is not None:
-            with mounts.opened(self.site.driver.mounts(image.top, view=True)) as root:
-                yield root
-            return
-        with tempfile.TemporaryDirectory() as empty:
-            root = os.open(empty, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                yield root
-            finally:
-                os.close(root)

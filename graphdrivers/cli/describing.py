@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
-from graphdrivers.api.committing import Description
+from graphdrivers.api.description import Description
 from graphdrivers.cli.settings import Settings
 from graphdrivers.images.descriptors import Platform
 

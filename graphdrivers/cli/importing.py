@@ -9,7 +9,7 @@ import click
 
 from graphdrivers import errors
 from graphdrivers.api import committing, images
-from graphdrivers.api.committing import Description
+from graphdrivers.api.description import Description
 from graphdrivers.api.images import Image
 from graphdrivers.api.store import Store
 from graphdrivers.cli import describing, files, output, stores

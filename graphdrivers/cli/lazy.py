@@ -39,6 +39,25 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(importlib.import_module(lazy.module), lazy.name)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; a name that is nearly one is told.
+
+        Raises:
+            click.UsageError: there is no such command.
+        """
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            import difflib  # noqa: PLC0415 - only for a mistake
+
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx), 1)
+            if near and "did you mean" not in error.message.lower():
+                message = f"{error.message.rstrip('.')}; did you mean {near[0]!r}?"
+                raise click.UsageError(message, ctx) from None
+            raise
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands from the table, importing none."""
         sections: dict[str, list[tuple[str, str]]] = {}

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import click
 import click.shell_completion
@@ -115,7 +115,24 @@ def application() -> None:
 
 def main() -> NoReturn:
     """Run the program; the console script and ``python -m graphdrivers`` come here."""
+    _open_streams()
     application.main()
+
+
+def _open_streams() -> None:
+    """Open closed output streams on nothing, so that no file of ours gets their numbers and their content."""
+    if sys.stdout is None:
+        sys.stdout = _nothing(1)
+    if sys.stderr is None:
+        sys.stderr = _nothing(2)
+
+
+def _nothing(number: int) -> TextIO:
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    if nothing != number:
+        os.dup2(nothing, number)
+        os.close(nothing)
+    return open(number, "w", encoding="utf-8", errors="backslashreplace")
 
 
 def _run(program: Application, arguments: list[str]) -> int:

@@ -1,8 +1,10 @@
 """``graphdriver mount``, ``umount`` and ``mounts``: containers, and read-only views of images."""
 
+import contextlib
+import errno
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import attrs
 import click
@@ -35,6 +37,7 @@ def mount(settings: Settings, name: str, target: str | None, *, read_only: bool)
     'umount' or the next start of the machine.
     """
     with stores.opened(settings) as store:
+        _check_text(store.root if target is None else os.path.realpath(target))
         thing = stores.find(store, name, (stores.CONTAINER, stores.IMAGE))
         if isinstance(thing, Container):
             place = thing.mount(target, read_only=read_only, keep=True)
@@ -48,6 +51,18 @@ def mount(settings: Settings, name: str, target: str | None, *, read_only: bool)
         output.raw_line(path)
 
 
+def _check_text(path: str) -> None:
+    """Refuse a place that the ledger cannot name.
+
+    Raises:
+        click.UsageError: the path is not UTF-8.
+    """
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise click.UsageError(f"{path!r} is not UTF-8, as a place to mount on has to be") from None
+
+
 @click.command(epilog="Example: graphdriver umount web")
 @click.argument("what", metavar="NAME|PATH", shell_complete=completing.mountable)
 @click.option("--lazy", is_flag=True, help="Detach now what is still busy; it goes when its last user does.")
@@ -59,7 +74,7 @@ def umount(settings: Settings, what: str, *, lazy: bool) -> None:
     By name that is all its mounts. Unmounting what is not mounted is fine, and
     said.
     """
-    with stores.opened(settings) as store:
+    with stores.opened(settings) as store, _busy_told():
         undone = _by_path(store, os.path.realpath(what), lazy=lazy) if "/" in what else None
         if undone is None or (not undone and not os.path.lexists(what)):  # an image's name may have slashes
             undone = _by_name(store, what, lazy=lazy)
@@ -67,6 +82,17 @@ def umount(settings: Settings, what: str, *, lazy: bool) -> None:
         output.message(settings, f"graphdriver: {what!r} is not mounted; nothing to do")
     if settings.json:
         output.document({"name": what, "unmounted": undone})
+
+
+@contextlib.contextmanager
+def _busy_told() -> Iterator[None]:
+    """Say what to do about a mount that is busy."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            error.add_note("'umount --lazy' detaches it now, for whoever comes later")
+        raise
 
 
 def _by_name(store: Store, name: str, *, lazy: bool) -> list[str]:

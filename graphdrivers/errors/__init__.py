@@ -40,69 +40,139 @@ next driver. Each class has a ``template`` (what happened), a ``remedy`` (what
 to do), an ``exit_code`` for command lines, and typed fields; each pickles.
 """
 
-from graphdrivers.errors.archives import (
-    ArchiveError,
-    DigestMismatch,
-    FileChanged,
-    LimitExceeded,
-    MalformedArchive,
-    UnsafePath,
-    UnsupportedEntry,
-)
-from graphdrivers.errors.base import (
-    GraphDriverError,
-    SyscallError,
-)
-from graphdrivers.errors.drivers import (
-    DriverConflict,
-    DriverNotFound,
-    DriverUnavailable,
-    IncompatibleFilesystem,
-    InvalidDeviation,
-    InvalidName,
-    InvalidOption,
-    InvalidRunOption,
-    NotSupported,
-    PrerequisiteMissing,
-    PriorDriverState,
-)
-from graphdrivers.errors.layers import (
-    ChainTooDeep,
-    LayerError,
-    LayerExists,
-    LayerHasChildren,
-    LayerInUse,
-    LayerNotFound,
-    LayerNotSealed,
-    LayerOwned,
-    LayerSealed,
-    ReservedNameError,
-)
-from graphdrivers.errors.stores import (
-    AmbiguousName,
-    AuthenticationFailed,
-    BlobNotFound,
-    CheckpointExists,
-    CheckpointNotFound,
-    ContainerError,
-    ContainerExists,
-    ContainerInUse,
-    ContainerNotFound,
-    ImageError,
-    ImageInUse,
-    ImageNotFound,
-    InvalidChange,
-    InvalidContainerName,
-    InvalidManifest,
-    InvalidReference,
-    LockTimeout,
-    ObjectNotFound,
-    RegistryError,
-    StoreCorrupt,
-    StoreError,
-    StoreVersion,
-    UserNotFound,
-)
+import importlib
+
+TYPE_CHECKING = False
+"""Type checkers take this name for true; see the package root."""
+
+if TYPE_CHECKING:
+    from graphdrivers.errors.archives import (
+        ArchiveError,
+        DigestMismatch,
+        FileChanged,
+        LimitExceeded,
+        MalformedArchive,
+        UnsafePath,
+        UnsupportedEntry,
+    )
+    from graphdrivers.errors.base import (
+        GraphDriverError,
+        SyscallError,
+    )
+    from graphdrivers.errors.drivers import (
+        DriverConflict,
+        DriverNotFound,
+        DriverUnavailable,
+        IncompatibleFilesystem,
+        InvalidDeviation,
+        InvalidName,
+        InvalidOption,
+        InvalidRunOption,
+        NotSupported,
+        PrerequisiteMissing,
+        PriorDriverState,
+    )
+    from graphdrivers.errors.layers import (
+        ChainTooDeep,
+        LayerError,
+        LayerExists,
+        LayerHasChildren,
+        LayerInUse,
+        LayerNotFound,
+        LayerNotSealed,
+        LayerOwned,
+        LayerSealed,
+        ReservedNameError,
+    )
+    from graphdrivers.errors.stores import (
+        AmbiguousName,
+        AuthenticationFailed,
+        BlobNotFound,
+        CheckpointExists,
+        CheckpointNotFound,
+        ContainerError,
+        ContainerExists,
+        ContainerInUse,
+        ContainerNotFound,
+        ImageError,
+        ImageInUse,
+        ImageNotFound,
+        InvalidChange,
+        InvalidContainerName,
+        InvalidManifest,
+        InvalidReference,
+        LockTimeout,
+        ObjectNotFound,
+        RegistryError,
+        StoreCorrupt,
+        StoreError,
+        StoreVersion,
+        UserNotFound,
+    )
+
+_HOMES = {
+    "archives": (
+        "ArchiveError",
+        "DigestMismatch",
+        "FileChanged",
+        "LimitExceeded",
+        "MalformedArchive",
+        "UnsafePath",
+        "UnsupportedEntry",
+    ),
+    "base": ("GraphDriverError", "SyscallError"),
+    "drivers": (
+        "DriverConflict",
+        "DriverNotFound",
+        "DriverUnavailable",
+        "IncompatibleFilesystem",
+        "InvalidDeviation",
+        "InvalidName",
+        "InvalidOption",
+        "InvalidRunOption",
+        "NotSupported",
+        "PrerequisiteMissing",
+        "PriorDriverState",
+    ),
+    "layers": (
+        "ChainTooDeep",
+        "LayerError",
+        "LayerExists",
+        "LayerHasChildren",
+        "LayerInUse",
+        "LayerNotFound",
+        "LayerNotSealed",
+        "LayerOwned",
+        "LayerSealed",
+        "ReservedNameError",
+    ),
+    "stores": (
+        "AmbiguousName",
+        "AuthenticationFailed",
+        "BlobNotFound",
+        "CheckpointExists",
+        "CheckpointNotFound",
+        "ContainerError",
+        "ContainerExists",
+        "ContainerInUse",
+        "ContainerNotFound",
+        "ImageError",
+        "ImageInUse",
+        "ImageNotFound",
+        "InvalidChange",
+        "InvalidContainerName",
+        "InvalidManifest",
+        "InvalidReference",
+        "LockTimeout",
+        "ObjectNotFound",
+        "RegistryError",
+        "StoreCorrupt",
+        "StoreError",
+        "StoreVersion",
+        "UserNotFound",
+    ),
+}
+"""Where each class is: a program that meets no error of a family does not pay for its classes."""
 
 __all__ = [
     "AmbiguousName",
@@ -159,3 +229,11 @@ __all__ = [
     "UnsupportedEntry",
     "UserNotFound",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Import the family of a class on its first use (PEP 562)."""
+    for family, members in _HOMES.items():
+        if name in members:
+            return getattr(importlib.import_module(f"{__name__}.{family}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

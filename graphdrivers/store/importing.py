@@ -232,9 +232,3 @@ def _provisional(made: making.Made) -> Layer:
     """Describe a layer that is not acknowledged yet, for its child."""
     applied, parent = made.applied, None if made.parent is None else made.parent.name
     return Layer(made.name, parent, made.chain_id, applied.diff_id, made.tar_size, applied.size, applied.entries, (), 0)
-
-
-def end_lease(site: Site, lease: str) -> None:
-    """Let go of what a lease held; it stays until it is collected. Idempotent."""
-    with site.database.write() as step:
-        step.execute("DELETE FROM leases WHERE lease = ?", (lease,))

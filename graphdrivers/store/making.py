@@ -130,8 +130,8 @@ def acknowledge(site: Site, made: Made, lease: str) -> Layer:
 
 
 def hold(step: Step, lease: str, layer: str, *, expires: int | None = None) -> None:
-    """Let a lease keep a layer, as long as this process lives."""
-    values = (lease, layer, expires, str(Holder.here()))
+    """Let a lease keep a layer: until a time (in ns since the epoch), or as long as this process lives."""
+    values = (lease, layer, expires, None if expires is not None else str(Holder.here()))
     step.execute("INSERT OR REPLACE INTO leases (lease, layer, expires, holder) VALUES (?, ?, ?, ?)", values)
 
 

@@ -35,13 +35,13 @@ def recover(site: Site) -> list[Problem]:
     problems: list[Problem] = []
     _try(problems, site.driver.name, site.driver.settle)
     rebooted = _boot_of(site) != boot_id()
-    if not rebooted and not _is_unfinished(site):
+    if not rebooted and not _is_unfinished(site) and not mounted.over(site):
         return problems
     with site.lock("recover"):
         for row in _dead_layers(site):
             _try(problems, row.name, functools.partial(_finish, site, row))
         _drop_dead_containers(site)
-        _drop_dead_leases(site)
+        drop_dead_leases(site)
         for layer in mounted.over(site):
             _try(problems, layer, functools.partial(mounted.reap, site, layer))
         if rebooted:
@@ -59,18 +59,22 @@ def compare(site: Site, *, repair: bool) -> list[Problem]:
     know are removed. A layer that the ledger has and the driver lost stays in
     the ledger, to be told about and brought back (`check`).
     """
-    known = {row[0]: row[1] for row in site.database.read("SELECT name, state FROM layers")}
+    ready = {row[0] for row in site.database.read("SELECT name FROM layers WHERE state = 'ready'")}
     there = {record.name for record in site.driver.layers()}
+    records = set(os.listdir(os.path.join(site.folder, "records")))
+    # Asked last: a layer is in the ledger before it is anywhere else, also one that is made right now.
+    known = {row[0]: row[1] for row in site.database.read("SELECT name, state FROM layers")}
     problems = [
         Problem(name, "the driver has lost this layer", is_leftover=False)
-        for name, state in sorted(known.items())
-        if state == "ready" and name not in there
+        for name in sorted(ready - there)
+        if known.get(name) == "ready"
     ]
-    records = set(os.listdir(os.path.join(site.folder, "records")))
     for name in sorted({layer for layer in there if names.is_own(layer)} | records):
         if name in known:
             continue
-        if repair:
+        if repair and not names.is_own(name):  # somebody's own layer may have this name
+            _try(problems, name, functools.partial(os.unlink, os.path.join(site.folder, "records", name)))
+        elif repair:
             _try(problems, name, functools.partial(making.undo, site, name))
         else:
             problems.append(Problem(name, "the ledger does not know this layer"))
@@ -122,7 +126,8 @@ def _drop_dead_containers(site: Site) -> None:
         )
 
 
-def _drop_dead_leases(site: Site) -> None:
+def drop_dead_leases(site: Site) -> None:
+    """Drop leases that are over, and those of processes that are gone."""
     rows = site.database.read("SELECT DISTINCT lease, holder, expires FROM leases")
     over = [lease for lease, holder, expires in rows if _is_over(holder, expires)]
     if over:

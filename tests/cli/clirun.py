@@ -1,10 +1,12 @@
 """How tests run the command line: in this process, or as a program of its own."""
 
+import io
 import json
 import os
 import pathlib
 import subprocess
 import sys
+import tarfile
 import tempfile
 from typing import Any
 
@@ -74,3 +76,14 @@ def run_program(
         cwd=cwd,
     )
     return Ran(done.returncode, done.stdout.decode(errors="surrogateescape"), done.stderr.decode())
+
+
+def make_tar(files: dict[str, bytes]) -> bytes:
+    """Make a tar of regular files, ours."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size, member.uid, member.gid = len(content), os.geteuid(), os.getegid()
+            archive.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()

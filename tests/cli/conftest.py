@@ -1,17 +1,11 @@
 """What tests of the command line share."""
 
-import io
 import os
 import pathlib
-import sys
-import tarfile
 from collections.abc import Iterator
 
 import pytest
-
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "images"))
-
-from clirun import CommandLine
+from clirun import CommandLine, make_tar
 from storeimages import debian
 
 from graphdrivers.linux import mountinfo, mounts
@@ -61,14 +55,3 @@ def unmount_below(folder: pathlib.Path) -> None:
 def tar() -> bytes:
     """A layer: ``etc/motd`` and ``etc/issue``."""
     return make_tar({"etc/motd": b"hello\n", "etc/issue": b"draft\n"})
-
-
-def make_tar(files: dict[str, bytes]) -> bytes:
-    """Make a tar of regular files, ours."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size, member.uid, member.gid = len(content), os.geteuid(), os.getegid()
-            archive.addfile(member, io.BytesIO(content))
-    return buffer.getvalue()

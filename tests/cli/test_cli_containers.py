@@ -88,6 +88,25 @@ def test_mounting_where_one_wants(any_store: CommandLine, tmp_path: pathlib.Path
     assert mountinfo.mounted_at(str(place)) is None
 
 
+@needs_root
+def test_busy_mounts(store: CommandLine, tmp_path: pathlib.Path) -> None:
+    """What somebody uses stays mounted, and the way out is told: --lazy."""
+    store("create", "debian:12", "--name", "web")
+    target = tmp_path / "here"
+    target.mkdir()
+    store("mount", "web", str(target))
+    with (target / "etc/motd").open():
+        busy = store("umount", "web", check=False)
+        forced = store("rm", "-f", "web", check=False)
+        assert mountinfo.mounted_at(str(target)) is not None
+        store("umount", "--lazy", "web")
+
+    assert (busy.code, forced.code) == (failures.SYSTEM, failures.SYSTEM)
+    assert "--lazy" in busy.err
+    assert mountinfo.mounted_at(str(target)) is None
+    store("rm", "web")
+
+
 def test_removing_by_force(any_store: CommandLine) -> None:
     """It is unmounted first."""
     any_store("create", "debian:12", "--name", "web")
@@ -188,3 +207,15 @@ def test_mistakes(store: CommandLine, tmp_path: pathlib.Path, arguments: list[st
     assert bool(ran.out) is ("--json" in arguments)
     assert [one["Name"] for one in store("ls", "--json").json] == ["web"]
     assert not (tmp_path / "x").exists()
+
+
+def test_places_that_are_not_utf8(store: CommandLine, tmp_path: pathlib.Path) -> None:
+    """They are refused in one line."""
+    store("create", "debian:12", "--name", "web")
+    target = tmp_path / "\udcff"
+    target.mkdir()
+    ran = store("mount", "web", str(target), check=False)
+
+    assert ran.code == failures.USAGE
+    assert ran.err.count("\n") == 1
+    assert store("ls", "--json").json[0]["Mounts"] == []

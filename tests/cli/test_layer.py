@@ -9,8 +9,7 @@ import stat
 import tarfile
 
 import pytest
-from clirun import CommandLine
-from conftest import make_tar
+from clirun import CommandLine, make_tar
 
 from graphdrivers import errors
 from graphdrivers.cli import failures

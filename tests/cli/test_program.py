@@ -230,3 +230,29 @@ def test_doctor_finds_leaked_mounts(tmp_path: pathlib.Path) -> None:
     assert ran.code == 1
     assert f"umount {leak}" in ran.out.replace("\n    ", " ")
     assert mountinfo.mounted_at(str(leak)) is None
+
+
+def test_a_name_that_is_nearly_a_command() -> None:
+    """It is told which one may be meant."""
+    ran = run_program("imagse")
+
+    assert ran.code == failures.USAGE
+    assert "did you mean 'images'" in ran.err
+    assert ran.err.count("\n") == 1
+
+
+def test_closed_streams(tmp_path: pathlib.Path) -> None:
+    """Without stdout and stderr nothing is told, and nothing else is written to the files that are opened."""
+    root = tmp_path / "root"
+    command = f"{sys.executable} -m graphdrivers --root {root} --driver vfs"
+    done = subprocess.run(
+        ["bash", "-c", f"{command} images >&- 2>&-; echo $?; {command} import - <&-; echo $?"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd="/",
+    )
+
+    assert done.stdout == "0\n2\n"
+    assert done.stderr.startswith("graphdriver: refusing to read a tar from a closed stdin")
+    assert (root / "store" / "ledger.sqlite").read_bytes()[:6] == b"SQLite"

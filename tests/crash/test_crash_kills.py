@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 KILLS = int(os.environ.get("GRAPHDRIVERS_STORE_KILLS", "100"))
 """Processes killed at a random moment, for each driver."""
 
-STEP = int(os.environ.get("GRAPHDRIVERS_STORE_KILL_STEP", "9"))
+STEP = int(os.environ.get("GRAPHDRIVERS_STORE_KILL_STEP", "13"))
 """Operations are killed at every so many-th call; their recovery at every third of those. 1 leaves out none."""
 
 
@@ -40,7 +40,7 @@ def test_killed_before_each_call(memory: pathlib.Path, driver: str, operation: s
         if not killed:
             break
         number += STEP
-    assert number > 8
+    assert number > 4
 
 
 def acknowledged(seed: int, memory: pathlib.Path, say: Say) -> None:  # noqa: C901 - a list

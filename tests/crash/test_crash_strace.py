@@ -5,6 +5,7 @@ import os
 import pathlib
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from operations import check, prepared
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 
-CALLS = int(os.environ.get("GRAPHDRIVERS_STORE_STRACE", "4"))
+CALLS = int(os.environ.get("GRAPHDRIVERS_STORE_STRACE", "3"))
 """System calls of each operation before which it is killed, and as many that fail; 0 for all of them."""
 
 WATCHED = (
@@ -44,6 +45,15 @@ except (errors.GraphDriverError, OSError) as error:
     os._exit(3)
 os._exit(0)
 """
+
+
+@pytest.fixture(autouse=True)
+def strace() -> None:
+    """Let nothing go on without the program; it is skipped where that was asked for."""
+    if shutil.which("strace") is None:
+        if os.environ.get("GRAPHDRIVERS_OPTIONAL_TOOLS") == "1":
+            pytest.skip("strace is not installed")
+        pytest.fail("strace is not installed (GRAPHDRIVERS_OPTIONAL_TOOLS=1 skips what needs it)")
 
 
 def run(memory: pathlib.Path, operation: str, *options: str) -> int:

@@ -112,3 +112,24 @@ def test_release_without_acquire(path: str) -> None:
     """Letting go of what is not held is a mistake that shows."""
     with pytest.raises(IndexError):
         FileLock(path).release()
+
+
+def test_places_of_one_file(path: str) -> None:
+    """Locks of different places of a file do not meet; those of one place do, and that of the whole file all."""
+    with FileLock(path, slot=7), FileLock(path, slot=2**62 - 1, timeout=0):
+        with pytest.raises(errors.LockTimeout):
+            FileLock(path, slot=7, timeout=0).acquire()
+        with pytest.raises(errors.LockTimeout):
+            FileLock(path, timeout=0).acquire()
+    assert os.path.getsize(path) == 0
+
+
+def test_asking_takes_nothing(path: str) -> None:
+    """Whether a lock is free can be asked without taking it, of a shared one for both kinds."""
+    assert FileLock(path, slot=3).is_free()
+    with FileLock(path, shared=True, slot=3):
+        assert not FileLock(path, slot=3).is_free()
+        assert FileLock(path, shared=True, slot=3).is_free()
+        assert FileLock(path, slot=4).is_free()
+    with FileLock(path, slot=3, timeout=0):
+        assert not FileLock(path, shared=True, slot=3).is_free()

@@ -179,7 +179,7 @@ def test_a_folder_of_somebody_else(tmp_path: pathlib.Path) -> None:
 
     def use() -> None:
         os.setresuid(65534, 65534, 65534)
-        with pytest.raises(OSError, match=FILE) as caught:
+        with pytest.raises(OSError, match=r"denied|Read-only") as caught:
             Database(str(tmp_path))
         assert caught.value.errno in {errno.EACCES, errno.EROFS}
 

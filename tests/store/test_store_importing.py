@@ -13,7 +13,7 @@ from storetools import BASE, MIDDLE, all_at_once, diff_id, reopened, shown, sour
 from graphdrivers import Store, errors
 from graphdrivers.driver import Driver
 from graphdrivers.linux import durable
-from graphdrivers.store import collect, importing, ledger, making
+from graphdrivers.store import collect, importing, leases, ledger, making
 from graphdrivers.store.importing import Source, Watch
 from graphdrivers.store.ledger import Layer
 from graphdrivers.store.site import Site
@@ -207,7 +207,7 @@ def test_a_lease_holds_until_it_ends(store: Store, tars: list[bytes]) -> None:
     layers = bring(store.site, *tars)
     assert store.unused() == []
     assert store.collect().removed == ()
-    importing.end_lease(store.site, "lease")
+    leases.end(store.site, "lease")
     assert store.unused() == [layer.name for layer in reversed(layers)]
     assert store.collect().removed == tuple(layer.name for layer in reversed(layers))
     whole(store)
@@ -218,7 +218,7 @@ def test_a_lease_with_an_end(store: Store, tars: list[bytes]) -> None:
     (layer,) = bring(store.site, tars[0])
     with store.site.database.write() as step:
         making.hold(step, "until", layer.name, expires=ledger.now() + 10**15)
-    importing.end_lease(store.site, "lease")
+    leases.end(store.site, "lease")
     assert store.unused() == []
     with store.site.database.write() as step:
         step.execute("UPDATE leases SET expires = ?", (ledger.now() - 1,))

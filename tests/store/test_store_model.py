@@ -28,6 +28,7 @@ IMAGES: dict[str, list[Tree]] = {
 }
 NAMES = ("ann", "bob", "cas")
 POINTS = ("p", "q")
+COMMITTED = ("made", "built")
 
 
 @attrs.define(eq=False)
@@ -47,7 +48,7 @@ class Model:
     def __init__(self, store: Store, images: pathlib.Path, dice: random.Random) -> None:
         """Begin with an empty store."""
         self.store = store
-        self.images: set[str] = set()
+        self.images: dict[str, Tree] = {}
         self.boxes: dict[str, Box] = {}
         self._folder = images
         self._dice = dice
@@ -56,14 +57,22 @@ class Model:
         """Do one random thing; give what it was."""
         verbs = [name.removeprefix("do_") for name in sorted(dir(self)) if name.startswith("do_")]
         verb = self._dice.choice(verbs)
-        subject = self._dice.choice(sorted(IMAGES) if verb in {"import", "rmi", "tag"} else NAMES)
+        subjects = {"import": sorted(IMAGES), "rmi": [*IMAGES, *COMMITTED], "tag": [*IMAGES, *COMMITTED]}
+        subject = self._dice.choice(subjects.get(verb, NAMES))
         getattr(self, f"do_{verb}")(subject)
         return f"{verb} {subject}"
 
     def do_import(self, name: str) -> None:
         """Bring an image in, or find it there."""
         self.store.import_image(self._folder / name, name=name)
-        self.images.add(name)
+        self.images[name] = {path: text for layer in IMAGES[name] for path, text in layer.items()}
+
+    def do_commit(self, name: str) -> None:
+        """Make an image of a container."""
+        image = self._dice.choice(COMMITTED)
+        if name in self.boxes and image not in self.images:
+            self.store.commit(name, image)
+            self.images[image] = dict(self.boxes[name].tree)
 
     def do_rmi(self, name: str) -> None:
         """Remove an image, if there is one that nothing stands on."""
@@ -75,7 +84,7 @@ class Model:
                 self.store.remove_image(name)
         else:
             self.store.remove_image(name)
-            self.images.discard(name)
+            del self.images[name]
 
     def do_tag(self, name: str) -> None:
         """Give and take a second name."""
@@ -85,7 +94,7 @@ class Model:
 
     def do_create(self, name: str) -> None:
         """Make a container of some image."""
-        image = self._dice.choice(sorted(IMAGES))
+        image = self._dice.choice([*IMAGES, *COMMITTED])
         if image not in self.images:
             with pytest.raises(errors.ImageNotFound):
                 self.store.create(image, name=name)
@@ -94,8 +103,8 @@ class Model:
                 self.store.create(image, name=name)
         else:
             self.store.create(image, name=name)
-            tree = {path: text for layer in IMAGES[image] for path, text in layer.items()}
-            self.boxes[name] = Box(image, tree, {"created": dict(tree)})
+            tree = self.images[image]
+            self.boxes[name] = Box(image, dict(tree), {"created": dict(tree)})
 
     def do_write(self, name: str) -> None:
         """Change files, in a mount of a moment or in the one that there is."""
@@ -212,9 +221,10 @@ class Model:
 
     def agree(self) -> None:
         """Assert that the store holds what the model does."""
-        assert {name.removesuffix(":latest") for image in self.store.images() for name in image.familiar_names} == (
-            self.images
-        )
+        images = {name.removesuffix(":latest"): image for image in self.store.images() for name in image.familiar_names}
+        assert set(images) == set(self.images)
+        for name, image in images.items():
+            assert shown(self.store.site, str(image.top)) == self.images[name], name
         assert {container.name for container in self.store.containers()} == set(self.boxes)
         for name, box in self.boxes.items():
             container = self.store.container(name)

@@ -160,6 +160,17 @@ def test_unmounted_by_hand(box: Container, tmp_path: pathlib.Path) -> None:
     held.release()
 
 
+def test_a_kept_mount_that_is_gone(opened: Callable[..., Store], store: Store, box: Container) -> None:
+    """A mount for nobody that was taken away, by hand or by a release that died half way, goes when the store opens."""
+    held = box.mount(keep=True)
+    if held.attached:
+        mounts.detach(str(held.path))
+        opened().close()
+        assert rows(store) == 0
+        whole(store)
+    held.release()
+
+
 def test_an_earlier_boot_counts_no_more(store: Store, box: Container) -> None:
     """Rows of before a restart of the machine are dropped, whoever they name."""
     held = box.mount()

@@ -9,6 +9,7 @@ from storetools import all_at_once, held_child, in_child, layout_of, reopened, s
 
 from graphdrivers import Store, errors, open_store
 from graphdrivers.backends import layerdirs
+from graphdrivers.model import LayerRecord
 from graphdrivers.store import collect, holders, ledger, names, opening, recover
 from graphdrivers.store.holders import Holder
 
@@ -213,3 +214,32 @@ def test_folders_are_private(tmp_path: pathlib.Path) -> None:
         assert (tmp_path / "deep/store" / folder).stat().st_mode & 0o777 == 0o700
     for file in (tmp_path / "deep/store/store").iterdir():
         assert file.stat().st_mode & 0o077 == 0
+
+
+def test_a_stray_record_costs_no_layer_made_by_hand(store: Store) -> None:
+    """A file among the records that has the name of somebody's own layer goes alone."""
+    store.driver.create("by-hand")
+    pathlib.Path(store.site.record_path("by-hand")).touch()
+    assert recover.compare(store.site, repair=True) == []
+    assert [layer.name for layer in store.driver.layers()] == ["by-hand"]
+    assert os.listdir(os.path.join(store.site.folder, "records")) == []
+
+
+def test_a_comparison_leaves_alone_what_is_made_meanwhile(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A layer that a living process begins or completes while the layers are listed is no leftover, and not lost."""
+    making, done = names.image_layer(), names.image_layer()
+    layers = store.driver.layers
+
+    def slow() -> list[LayerRecord]:
+        begun(store, making, None, Holder.here())
+        store.driver.create(making)
+        found = list(layers())
+        begun(store, done, None, Holder.here())
+        store.driver.create(done)
+        with store.site.database.write() as step:
+            ledger.complete(step, done)
+        return found
+
+    monkeypatch.setattr(store.driver, "layers", slow)
+    assert recover.compare(store.site, repair=True) == []
+    assert {layer.name for layer in layers()} == {making, done}

@@ -5,8 +5,8 @@ import pathlib
 from typing import assert_type
 
 import graphdrivers
-from graphdrivers.api.committing import Description
 from graphdrivers.api.containers import Mounted
+from graphdrivers.api.description import Description
 from graphdrivers.model import Change, Mount
 from graphdrivers.store.check import Fault
 from graphdrivers.store.collect import Collected

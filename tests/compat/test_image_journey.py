@@ -16,7 +16,7 @@ from registries import run, running_registry
 
 import graphdrivers
 from graphdrivers import naivediff
-from graphdrivers.api.committing import Description
+from graphdrivers.api.description import Description
 from graphdrivers.archive.compare import compare
 from graphdrivers.archive.plain import PlainTree
 from graphdrivers.images.run_options import RunOptions

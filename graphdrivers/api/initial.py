@@ -1,0 +1,42 @@
+"""What the init layers of an image's containers hold."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+
+from graphdrivers import errors
+from graphdrivers.api.images import Image
+from graphdrivers.linux import mounts
+from graphdrivers.store.site import Site
+
+
+def init_tar(site: Site, image: Image) -> bytes:
+    """Find out what an image lacks of the mount points and files that every container has; give it as a layer tar.
+
+    Its ``WorkingDir`` is one of them, where that is a plain path.
+    """
+    from graphdrivers.images import initlayer  # noqa: PLC0415 - asked for once for each image, and slow to import
+
+    working = image.settings.get("WorkingDir")
+    wanted = [working] if isinstance(working, str) and working else []
+    with _root_of(site, image) as root:
+        try:
+            return initlayer.init_tar(root, wanted)
+        except errors.InvalidRunOption:  # no folder to make; whoever runs the image is told
+            return initlayer.init_tar(root)
+
+
+@contextlib.contextmanager
+def _root_of(site: Site, image: Image) -> Iterator[int]:
+    """Open the root of an image's merged tree, an empty one for an image without layers."""
+    if image.top is not None:
+        with mounts.opened(site.driver.mounts(image.top, view=True)) as root:
+            yield root
+        return
+    with tempfile.TemporaryDirectory() as empty:
+        root = os.open(empty, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            yield root
+        finally:
+            os.close(root)

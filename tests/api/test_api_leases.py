@@ -1,0 +1,71 @@
+"""Leases through the Python door: what they keep, for how long, and how they are told."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from storetools import BASE, layout_of, tar_of, whole
+
+from graphdrivers import Store, errors
+from graphdrivers.store import ledger
+
+TAKE = """
+import sys
+import graphdrivers
+with graphdrivers.open_store(sys.argv[1], sys.argv[2]) as store:
+    print(store.lease("image", seconds=float(sys.argv[3]) if sys.argv[3] else None).lease)
+"""
+
+
+@pytest.fixture
+def layer(store: Store, tmp_path: pathlib.Path) -> str:
+    """The only layer of an image that is called ``image``."""
+    image = store.import_image(layout_of(tmp_path / "image", tar_of(BASE)), name="image")
+    assert image.top is not None
+    return image.top
+
+
+def test_a_lease_keeps_layers(store: Store, layer: str) -> None:
+    """A leased layer outlives its image; once the lease is released it is collected."""
+    with store.lease("image") as lease:
+        store.remove_image("image")
+        assert store.collect().removed == ()
+        assert [(need.kind, need.name) for need in store.explain(layer)] == [("lease", lease.lease)]
+
+    assert store.collect().removed == (layer,)
+    whole(store)
+
+
+def by_another(store: Store, seconds: str) -> str:
+    """Let another process take a lease, and end."""
+    command = [sys.executable, "-c", TAKE, store.root, store.driver.name, seconds]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_a_lease_ends_with_its_process(store: Store, layer: str) -> None:
+    """Without a time a lease is over when its process is."""
+    by_another(store, "")
+    store.remove_image("image")
+
+    assert store.collect().removed == (layer,)
+
+
+def test_a_lease_with_a_time(store: Store, layer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a time it holds beyond its process, and not beyond its time."""
+    lease = by_another(store, "1000")
+    store.remove_image("image")
+    assert store.collect().removed == ()
+    assert [need.name for need in store.explain(layer)] == [lease]
+    later = ledger.now() + 1001 * 10**9
+    monkeypatch.setattr(ledger, "now", lambda: later)
+
+    assert store.collect().removed == (layer,)
+    whole(store)
+
+
+def test_nothing_to_lease(store: Store, layer: str) -> None:
+    """What is not there cannot be leased; a layer can be, by its name."""
+    with pytest.raises(errors.ImageNotFound):
+        store.lease("nothing")
+    store.lease(layer).release()
