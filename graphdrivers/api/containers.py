@@ -130,7 +130,7 @@ class Container:
         """
         with self._locked():
             held = mounted.still_held(self._site, self.record().layer)
-            busy = [one for one in held if one.holder is not None and one.holder.is_alive()]
+            busy = [one for one in held if one.holder is not None and self._site.is_alive(one.holder)]
             if busy:
                 raise errors.ContainerInUse(self.name, f" by process {busy[0].holder.pid}")  # type: ignore[union-attr]
             return [one.target for one in held if mounted.release(self._site, one, lazy=lazy)]

@@ -73,8 +73,10 @@ def of_record(site: Site, record: images.ImageRecord) -> Image:
     """Make a value of what the ledger has.
 
     Raises:
-        StoreCorrupt: its configuration is not what its ID says.
+        StoreCorrupt: its configuration or manifest is not what its digest says, or it has a name that is none.
     """
+    for what in images.falsified(record):
+        raise errors.StoreCorrupt(site.root, what)
     layers = tuple(reversed(ledger.stack_of(site.database, record.layer)))
     try:
         config = ImageConfig.parse(record.config, site.root, f"configuration {record.image_id}", len(layers))
@@ -82,7 +84,7 @@ def of_record(site: Site, record: images.ImageRecord) -> Image:
         raise errors.StoreCorrupt(site.root, error.reason) from error
     return Image(
         image_id=Digest(record.image_id),
-        names=tuple(images.references_of(site, record.image_id)),
+        names=tuple(_checked(site, name) for name in images.references_of(site, record.image_id)),
         config=config,
         layers=layers,
         manifest=record.manifest,
@@ -90,6 +92,12 @@ def of_record(site: Site, record: images.ImageRecord) -> Image:
         manifest_digest=record.manifest_digest,
         created=record.created,
     )
+
+
+def _checked(site: Site, name: str) -> str:
+    if full_reference(name) != name:
+        raise errors.StoreCorrupt(site.root, f"{name!r:.200} cannot be the name of an image")
+    return name
 
 
 def full_reference(name: str) -> str | None:

@@ -58,6 +58,7 @@ def open_store(
 
     Raises:
         PriorDriverState: the store was made with another driver.
+        UnsafeStore: ``root`` belongs to another user, or others may write to it.
         DriverUnavailable, DriverNotFound, DriverConflict, InvalidOption: see `load_driver`.
         StoreVersion, StoreCorrupt: a newer release wrote it, or its ledger is damaged.
         ValueError: an unknown durability.

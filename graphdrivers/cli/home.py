@@ -27,6 +27,7 @@ from graphdrivers.driver import Driver
 from graphdrivers.linux import locks, mountinfo
 from graphdrivers.linux.mountinfo import MountPoint
 from graphdrivers.model import validate_layer_name
+from graphdrivers.store.private import make_private
 
 LOCK_TIMEOUT = 60.0
 """Seconds to wait for another process that works on the same layer."""
@@ -104,9 +105,10 @@ def opened(settings: Settings) -> Iterator[Home]:
 
     Raises:
         DriverUnavailable, DriverNotFound, DriverConflict, PriorDriverState, InvalidOption: see `loading.load_driver`.
+        UnsafeStore: the root belongs to another user, or others may write to it.
     """
-    os.makedirs(settings.root, mode=0o700, exist_ok=True)
-    os.makedirs(os.path.join(settings.root, "locks"), mode=0o700, exist_ok=True)
+    for folder in (settings.root, os.path.join(settings.root, "locks")):
+        make_private(settings.root, folder)
     automatic = settings.driver == loading.AUTO
     home = settings.root if automatic else os.path.join(settings.root, validate_layer_name(settings.driver))
     with fallback_told(settings):

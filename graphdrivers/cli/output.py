@@ -97,12 +97,13 @@ def table(
 
     Args:
         columns: the headings.
-        rows: cells, as many as headings.
+        rows: cells, as many as headings; what a terminal would obey in them is escaped.
         right: numbers of the columns that are aligned to the right.
         strong: (row, column) of the cells that stand out where there is colour.
     """
     if not rows:
         return
+    rows = [[one_line(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
         _rich_table(columns, rows, right, strong)
         return

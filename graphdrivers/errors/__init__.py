@@ -23,7 +23,7 @@ Catch ``GraphDriverError`` for everything but failed system calls; those are
     │   └── FileChanged              written to while a diff read it
     ├── DigestMismatch
     ├── StoreError
-    │   └── LockTimeout, StoreCorrupt, StoreVersion
+    │   └── LockTimeout, StoreCorrupt, StoreVersion, UnsafeStore
     ├── ObjectNotFound               no container, image or layer of a name
     ├── ImageError
     │   └── InvalidReference, InvalidManifest, BlobNotFound, RegistryError, AuthenticationFailed,
@@ -107,6 +107,7 @@ if TYPE_CHECKING:
         StoreCorrupt,
         StoreError,
         StoreVersion,
+        UnsafeStore,
         UserNotFound,
     )
 
@@ -169,6 +170,7 @@ _HOMES = {
         "StoreCorrupt",
         "StoreError",
         "StoreVersion",
+        "UnsafeStore",
         "UserNotFound",
     ),
 }
@@ -226,6 +228,7 @@ __all__ = [
     "StoreVersion",
     "SyscallError",
     "UnsafePath",
+    "UnsafeStore",
     "UnsupportedEntry",
     "UserNotFound",
 ]

@@ -43,6 +43,14 @@ class StoreVersion(StoreError):
 
 
 @attrs.define(eq=False)
+class UnsafeStore(StoreError):
+    """Other users could replace what is in the store, or have made a part of it."""
+
+    remedy: ClassVar[str] = "use a --root that belongs to you and that nobody else may write to (chmod go-w)"
+    exit_code: ClassVar[int] = 64
+
+
+@attrs.define(eq=False)
 class ImageError(GraphDriverError):
     """Base of the errors about images; ``source`` is the path or reference."""
 

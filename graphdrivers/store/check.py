@@ -15,7 +15,7 @@ from graphdrivers.archive.restore import Damage
 from graphdrivers.archive.verify import verify
 from graphdrivers.driver import Driver
 from graphdrivers.model import LayerRecord
-from graphdrivers.store import ledger, mounted, names, recover, tars, trees
+from graphdrivers.store import ledger, mounted, names, recover, rows, tars, trees
 from graphdrivers.store.ledger import Layer
 from graphdrivers.store.site import Site
 
@@ -24,7 +24,7 @@ class FaultKind(enum.StrEnum):
     """What is wrong."""
 
     LEDGER = "ledger"
-    """The ledger's file is damaged."""
+    """The ledger's file is damaged, or a row in it cannot be true."""
     LOST = "lost"
     """The ledger has a layer that the driver does not have, or that has lost its header record."""
     UNKNOWN = "unknown"
@@ -69,6 +69,10 @@ def check(site: Site, *, deep: bool = False, observe: Observe | None = None) -> 
     """
     for complaint in site.database.is_sound():
         yield Fault(FaultKind.LEDGER, "", "", complaint)
+    nonsense = list(rows.impossible(site))
+    yield from (Fault(FaultKind.LEDGER, "", "", sentence) for sentence in nonsense)
+    if nonsense:
+        return  # what is built on such rows cannot be judged, nor be repaired
     yield from _structure(site)
     if not deep:
         return
@@ -151,7 +155,7 @@ def _structure(site: Site) -> Iterator[Fault]:
             yield Fault(FaultKind.UNKNOWN, name, "", "the ledger does not know it")
     for name, parent, state, diff_id, holder in known.values():
         if state != "ready":
-            if recover.is_dead(holder):
+            if recover.is_dead(site, holder):
                 yield Fault(FaultKind.UNFINISHED, name, "", f"{state}, by a process that is gone")
             continue
         found = there.get(name) or _found_now(site.driver, name)
@@ -162,7 +166,7 @@ def _structure(site: Site) -> Iterator[Fault]:
         if diff_id is not None and name not in records and not os.path.exists(site.record_path(name)):
             yield from _if_still_there(site, name, FaultKind.LOST, "its header record is gone")
     for held in mounted.all_held(site):
-        if mounted.is_over(held):
+        if mounted.is_over(site, held):
             yield Fault(FaultKind.MOUNT, held.layer, "", f"mounted at {held.target!r} by a process that is gone")
 
 

@@ -26,7 +26,7 @@ def needs_of(site: Site, layer: str) -> list[Need]:
         through = waiting.pop(0)
         for kind, name in site.database.read(ledger.USED, {"name": through[-1], "now": ledger.now()}):
             if kind == "layer":
-                waiting.append((*through, name))
+                waiting += [] if name in through else [(*through, name)]
             else:
                 found.append(Need(kind, name, through))
     return found

@@ -5,9 +5,14 @@ Source: proc_pid_stat(5), field ``starttime``; random(4), ``boot_id``.
 
 import functools
 import os
+import re
 from typing import Self
 
 import attrs
+
+from graphdrivers import errors
+
+_WRITTEN = re.compile(r"([^:]+):([0-9]{1,10}):([0-9]{1,20})", re.ASCII)
 
 
 @attrs.frozen
@@ -27,9 +32,15 @@ class Holder:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read what ``str`` wrote."""
-        boot, pid, started = text.rsplit(":", 2)
-        return cls(boot, int(pid), int(started))
+        """Read what ``str`` wrote.
+
+        Raises:
+            StoreCorrupt: something else wrote it.
+        """
+        found = _WRITTEN.fullmatch(text) if isinstance(text, str) else None
+        if found is None:
+            raise errors.StoreCorrupt("ledger", f"no process is called {text!r:.200}")
+        return cls(found[1], int(found[2]), int(found[3]))
 
     def __str__(self) -> str:
         """Write it for the ledger."""

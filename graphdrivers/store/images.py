@@ -4,7 +4,8 @@ Documents are bytes here, names are references written in full; what they mean
 is known one floor up, in ``graphdrivers.images``.
 """
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterator, Sequence
 
 import attrs
 
@@ -13,6 +14,7 @@ from graphdrivers.store import collect
 from graphdrivers.store.database import Row, Step
 from graphdrivers.store.site import Site
 
+_DIGESTS = frozenset({"sha256", "sha512"})
 _COLUMNS = "image_id, config, manifest, manifest_type, manifest_digest, layer, created"
 
 
@@ -63,6 +65,17 @@ def put(site: Site, image: ImageRecord, references: Sequence[str] = (), *, lease
             step.execute("INSERT OR REPLACE INTO tags (reference, image_id) VALUES (?, ?)", (reference, image.image_id))
         if lease is not None:
             step.execute("DELETE FROM leases WHERE lease = ?", (lease,))
+
+
+def falsified(image: ImageRecord) -> Iterator[str]:
+    """Tell in one line of each document of an image that is not what its digest says."""
+    told = [("configuration", image.config, image.image_id)]
+    if image.manifest is not None and image.manifest_digest is not None:
+        told.append(("manifest", image.manifest, image.manifest_digest))
+    for what, text, digest in told:
+        kind, _, wanted = str(digest).partition(":")
+        if not isinstance(text, bytes) or kind not in _DIGESTS or hashlib.new(kind, text).hexdigest() != wanted:
+            yield f"the {what} of image {digest!r:.200} is not what its digest says"
 
 
 def everything(site: Site) -> list[ImageRecord]:

@@ -12,12 +12,16 @@ from typing import BinaryIO
 
 import attrs
 
+from graphdrivers import errors
 from graphdrivers.archive import compression
 from graphdrivers.model import ChainID, DiffID, Limits
 from graphdrivers.store import ledger, making, names
 from graphdrivers.store.ahead import Ahead
 from graphdrivers.store.ledger import Layer
 from graphdrivers.store.site import Site
+
+OF_A_CONTAINER = 2
+"""Layers that a container has at least on those of its image: its init layer, and the writable one."""
 
 
 @attrs.frozen(eq=False)
@@ -55,9 +59,11 @@ def import_layers(
     lives, and the next import goes on from there.
 
     Raises:
+        ChainTooDeep: no container could stand on so many layers; nothing was read.
         DigestMismatch: a layer is not the one that was promised.
         ArchiveError, OSError: see `driver.Driver.apply`.
     """
+    _refuse_too_deep(site, sources)
     present = _present(site, sources, lease)
     told = watch or Watch()
     for number, layer in enumerate(present):
@@ -84,6 +90,13 @@ def import_tar(
         done = making.acknowledge(site, layer, lease)
     told.done(0, done)
     return done
+
+
+def _refuse_too_deep(site: Site, sources: Sequence[Source]) -> None:
+    """Raise ChainTooDeep where the driver has no room for the layers of an image and for those of a container."""
+    limit = site.driver.support.capabilities.max_depth
+    if limit is not None and len(sources) + OF_A_CONTAINER > limit:
+        raise errors.ChainTooDeep(sources[-1].diff_id, len(sources), limit - OF_A_CONTAINER)
 
 
 def chains_of(diff_ids: Sequence[DiffID]) -> list[ChainID]:

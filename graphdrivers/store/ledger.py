@@ -11,6 +11,9 @@ from graphdrivers.store.holders import Holder
 
 COLUMNS = "name, parent, chain_id, diff_id, tar_size, content_size, entries, notes, created"
 
+DEPTH_MAX = 20_000
+"""Layers of the deepest stack that is believed: a circle in a ledger that was tampered with has no end."""
+
 USED = """
     SELECT 'image', image_id FROM images WHERE layer = :name
     UNION ALL SELECT 'container', name FROM containers WHERE layer = :name OR init = :name
@@ -75,13 +78,24 @@ def find_chain(database: Database, chain: ChainID) -> Layer | None:
 
 
 def stack_of(database: Database, name: str | None) -> list[Layer]:
-    """Give a layer and its ancestors, top first; nothing for ``None``."""
+    """Give a layer and its ancestors, top first; nothing for ``None`` and for one that is not there.
+
+    Raises:
+        StoreCorrupt: an ancestor is missing, or the layer is an ancestor of itself.
+    """
+    if name is None:
+        return []
     query = f"""
         WITH RECURSIVE stack (step, layer) AS (
             SELECT 0, :name UNION ALL
-            SELECT step + 1, parent FROM stack JOIN layers ON name = layer WHERE parent IS NOT NULL)
+            SELECT step + 1, parent FROM stack JOIN layers ON name = layer WHERE parent IS NOT NULL LIMIT :limit)
         SELECT {COLUMNS} FROM stack JOIN layers ON name = layer ORDER BY step"""  # noqa: S608 - constants
-    return [] if name is None else [layer_of(row) for row in database.read(query, {"name": name})]
+    found = [layer_of(row) for row in database.read(query, {"name": name, "limit": DEPTH_MAX + 1})]
+    if len(found) > DEPTH_MAX:
+        raise errors.StoreCorrupt(database.path, f"layer {name!r} is its own ancestor")
+    if found and found[-1].parent is not None:
+        raise errors.StoreCorrupt(database.path, f"layer {found[-1].name!r} has lost its parent")
+    return found
 
 
 def intend(step: Step, name: str, parent: str | None, holder: Holder) -> None:

@@ -14,6 +14,7 @@ import attrs
 
 from graphdrivers import errors
 from graphdrivers.linux import mountinfo, mounts
+from graphdrivers.linux.mountinfo import MountPoint
 from graphdrivers.model import Mount
 from graphdrivers.store.holders import Holder, boot_id, mount_namespace
 from graphdrivers.store.site import Site
@@ -38,7 +39,7 @@ class Held:
 
 def holders_of(site: Site, layer: str) -> list[Held]:
     """Give who holds a layer mounted now."""
-    return [held for held in _rows(site, layer) if not is_over(held)]
+    return [held for held in _rows(site, layer) if not is_over(site, held)]
 
 
 def still_held(site: Site, layer: str) -> list[Held]:
@@ -96,7 +97,7 @@ def release(site: Site, held: Held, *, lazy: bool = False) -> bool:
         ReservedNameError: names that mean deletions were put aside.
     """
     with site.lock(f"mount:{held.layer}"):
-        others = [one for one in _rows(site, held.layer) if one.mount_id != held.mount_id and not is_over(one)]
+        others = [one for one in _rows(site, held.layer) if one.mount_id != held.mount_id and not is_over(site, one)]
         last = not any(_same_place(one, held) for one in others)
         if last and held.attached and held.boot == boot_id():
             if held.namespace == mount_namespace():
@@ -111,7 +112,7 @@ def release(site: Site, held: Held, *, lazy: bool = False) -> bool:
 
 def over(site: Site) -> list[str]:
     """Give the layers that have holders which are over, sorted."""
-    return sorted({held.layer for held in _rows(site) if is_over(held)})
+    return sorted({held.layer for held in _rows(site) if is_over(site, held)})
 
 
 def reap(site: Site, layer: str) -> None:
@@ -119,7 +120,7 @@ def reap(site: Site, layer: str) -> None:
 
     Where files in such a mount are open its holder stays: whoever uses it still does.
     """
-    if any(is_over(held) for held in _rows(site, layer)):
+    if any(is_over(site, held) for held in _rows(site, layer)):
         with site.lock(f"mount:{layer}"):
             _reap(site, layer)
 
@@ -133,11 +134,11 @@ def tidy(site: Site) -> None:
                     os.rmdir(site.mount_point(name))
 
 
-def is_over(held: Held) -> bool:
+def is_over(site: Site, held: Held) -> bool:
     """Say whether nobody holds this any more."""
     if held.boot != boot_id():
         return True
-    dead = held.holder is not None and not held.holder.is_alive()
+    dead = held.holder is not None and not site.is_alive(held.holder)
     if not held.attached:
         return dead
     if held.namespace == mount_namespace():
@@ -148,7 +149,7 @@ def is_over(held: Held) -> bool:
 
 def _reap(site: Site, layer: str) -> None:
     """Do what `reap` does; the caller has the lock."""
-    for held in [one for one in _rows(site, layer) if is_over(one)]:
+    for held in [one for one in _rows(site, layer) if is_over(site, one)]:
         others = [one for one in _rows(site, layer) if one.mount_id != held.mount_id]
         shared = any(_same_place(one, held) for one in others)
         if not shared and held.attached and held.boot == boot_id() and held.namespace == mount_namespace():
@@ -196,12 +197,30 @@ def _mounted(site: Site, wanted: Held, plan: Sequence[Mount], *, own: bool) -> H
 
 
 def _detach(site: Site, held: Held, others: Sequence[Held], *, lazy: bool) -> None:
-    if mountinfo.mounted_at(held.target) is not None:
+    """Unmount what a row is about; what somebody else has mounted there meanwhile is left alone."""
+    own = held.target == site.mount_point(held.layer)
+    found = mountinfo.mounted_at(held.target)
+    if found is not None and (own or _is_of(site, held, found)):
         mounts.detach(held.target, lazy=lazy)
     # Removing a directory takes away what is mounted on it in other namespaces.
-    if held.target == site.mount_point(held.layer) and not any(one.target == held.target for one in others):
+    if own and not any(one.target == held.target for one in others):
         with contextlib.suppress(OSError):  # something else is mounted there or in it
             os.rmdir(held.target)
+
+
+def _is_of(site: Site, held: Held, found: MountPoint) -> bool:
+    """Tell from the mount table whether a mount is one of a layer, and not the disk of somebody else."""
+    within = mountinfo.users_within(site.driver.home)
+    if any(mount == found and held.layer in path.split("/") for mount, path in within):
+        return True
+    try:
+        plan = site.driver.mounts(held.layer, view=not held.writable)
+    except (errors.GraphDriverError, OSError):
+        return False
+    if found.fs_type == "overlay":  # its directories may have been named by descriptors, which tell nothing
+        shown = found.option("upperdir") or found.option("lowerdir+") or found.option("lowerdir") or ""
+        return plan[0].type == "overlay" and shown.startswith("/proc/self/fd/")
+    return any((mount.type, mount.source or "none") == (found.fs_type, found.source) for mount in plan)
 
 
 def _forget(site: Site, held: Held) -> None:
@@ -242,6 +261,9 @@ def _record(site: Site, held: Held) -> Held:
 def _rows(site: Site, layer: str | None = None) -> list[Held]:
     where = "" if layer is None else " WHERE layer = :layer"
     rows = site.database.read(f"SELECT {_COLUMNS} FROM mounts{where} ORDER BY mount_id", {"layer": layer})  # noqa: S608 - constants
+    for row in rows:
+        if not isinstance(row[2], str) or not row[2].startswith("/") or "\0" in row[2]:
+            raise errors.StoreCorrupt(site.database.path, f"nothing can be mounted at {row[2]!r:.200}")
     return [
         Held(number, name, target, bool(attached), bool(writable), namespace, boot, Holder.parse(who) if who else None)
         for number, name, target, attached, writable, namespace, boot, who in rows

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from graphdrivers import errors, loading
 from graphdrivers.driver import Driver
 from graphdrivers.linux import durable
+from graphdrivers.model import validate_layer_name
 from graphdrivers.store import names
 from graphdrivers.store.database import Database
+from graphdrivers.store.private import make_private, refuse_shared
 from graphdrivers.store.recover import Problem, recover
 from graphdrivers.store.site import Durability, Site
 
@@ -29,12 +31,13 @@ def open_site(
 
     Raises:
         PriorDriverState: the store was made with another driver.
+        UnsafeStore: ``root`` belongs to another user, or others may write to it.
         DriverUnavailable, DriverNotFound, DriverConflict, InvalidOption: see `loading.load_driver`.
         StoreVersion, StoreCorrupt, LockTimeout: see `database.Database`; also corrupt is one without its ledger.
     """
     place = os.path.realpath(root)
     for folder in (place, *(os.path.join(place, name) for name in ("store", "store/records", "mounts"))):
-        _make_private(folder)
+        make_private(place, folder)
     with contextlib.ExitStack() as stack:
         database = stack.enter_context(contextlib.closing(Database(os.path.join(place, "store"))))
         made_with = _driver_of(database)
@@ -42,10 +45,14 @@ def open_site(
             raise errors.PriorDriverState(place, (made_with,), driver)
         chosen = made_with or driver
         home = place if chosen == loading.AUTO else os.path.join(place, chosen)
+        if os.path.isdir(home):
+            refuse_shared(place, os.path.realpath(home))
         loaded = stack.enter_context(contextlib.closing(loading.load_driver(chosen, home, options)))
         if made_with is None:
             _begin(place, database, loaded)
         site = Site(place, loaded, database, durability)
+        stack.callback(site.close)
+        site.appear()
         problems = recover(site)
         stack.pop_all()
     return site, problems
@@ -53,7 +60,12 @@ def open_site(
 
 def _driver_of(database: Database) -> str | None:
     row = database.one("SELECT value FROM facts WHERE key = ?", (_DRIVER,))
-    return None if row is None else str(row[0])
+    if row is None:
+        return None
+    try:
+        return validate_layer_name(row[0])  # it becomes a folder's
+    except errors.InvalidName as error:
+        raise errors.StoreCorrupt(database.path, f"no driver is called {error.name!r:.200}") from None
 
 
 def _begin(place: str, database: Database, driver: Driver) -> None:
@@ -73,12 +85,3 @@ def _begin(place: str, database: Database, driver: Driver) -> None:
         raise errors.PriorDriverState(place, (str(made_with),), driver.name)
     for folder in (os.path.join(place, "store"), place, os.path.dirname(place)):
         durable.fsync_directory(folder)
-
-
-def _make_private(folder: str) -> None:
-    """Make a directory that only its owner enters, whatever the umask. Idempotent."""
-    try:
-        os.makedirs(folder, mode=0o700)
-    except FileExistsError:
-        return
-    os.chmod(folder, 0o700)

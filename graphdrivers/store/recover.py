@@ -100,13 +100,14 @@ def _finish(site: Site, row: _Unfinished) -> None:
 
 def _dead_layers(site: Site) -> list[_Unfinished]:
     """Give unfinished layers whose makers or removers are gone, children first."""
-    query = """
+    query = f"""
         WITH RECURSIVE depths (layer, depth) AS (
             SELECT name, 0 FROM layers WHERE state != 'ready'
-            UNION SELECT name, depth + 1 FROM layers JOIN depths ON parent = layer WHERE state != 'ready')
+            UNION SELECT name, depth + 1 FROM layers JOIN depths ON parent = layer
+            WHERE state != 'ready' AND depth < {ledger.DEPTH_MAX})
         SELECT name, state, holder, max(depth) AS deepest FROM layers JOIN depths ON layer = name
-        WHERE state != 'ready' GROUP BY name ORDER BY deepest DESC, name"""
-    return [_Unfinished(name, state) for name, state, holder, _ in site.database.read(query) if is_dead(holder)]
+        WHERE state != 'ready' GROUP BY name ORDER BY deepest DESC, name"""  # noqa: S608 - constants
+    return [_Unfinished(name, state) for name, state, holder, _ in site.database.read(query) if is_dead(site, holder)]
 
 
 def _is_unfinished(site: Site) -> bool:
@@ -114,7 +115,7 @@ def _is_unfinished(site: Site) -> bool:
     query = """
         SELECT holder FROM layers WHERE state != 'ready' UNION SELECT holder FROM leases
         UNION SELECT holder FROM mounts WHERE holder IS NOT NULL"""
-    return any(is_dead(row[0]) for row in site.database.read(query))
+    return any(is_dead(site, row[0]) for row in site.database.read(query))
 
 
 def _drop_dead_containers(site: Site) -> None:
@@ -129,20 +130,20 @@ def _drop_dead_containers(site: Site) -> None:
 def drop_dead_leases(site: Site) -> None:
     """Drop leases that are over, and those of processes that are gone."""
     rows = site.database.read("SELECT DISTINCT lease, holder, expires FROM leases")
-    over = [lease for lease, holder, expires in rows if _is_over(holder, expires)]
+    over = [lease for lease, holder, expires in rows if _is_over(site, holder, expires)]
     if over:
         with site.database.write() as step:
             step.executemany("DELETE FROM leases WHERE lease = ?", [(lease,) for lease in over])
 
 
-def _is_over(holder: str | None, expires: int | None) -> bool:
+def _is_over(site: Site, holder: str | None, expires: int | None) -> bool:
     """A lease with an end lives until then; one without lives as long as its process."""
-    return expires < ledger.now() if expires is not None else is_dead(holder)
+    return expires < ledger.now() if expires is not None else is_dead(site, holder)
 
 
-def is_dead(holder: str | None) -> bool:
+def is_dead(site: Site, holder: str | None) -> bool:
     """Say whether a row's holder is a process that is gone."""
-    return holder is not None and not Holder.parse(holder).is_alive()
+    return holder is not None and not site.is_alive(Holder.parse(holder))
 
 
 def _expect_writes(site: Site) -> None:

@@ -23,6 +23,7 @@ from graphdrivers.driver import Driver
 from graphdrivers.linux import durable, locks
 from graphdrivers.model import validate_layer_name
 from graphdrivers.store.database import Database
+from graphdrivers.store.holders import Holder, boot_id
 
 
 class Durability(enum.StrEnum):
@@ -46,11 +47,23 @@ class Site:
     driver: Driver
     database: Database
     durability: Durability = Durability.LAYER
+    _presence: contextlib.ExitStack = attrs.field(factory=contextlib.ExitStack, init=False)
 
     def close(self) -> None:
         """Let go of the driver and the ledger. Idempotent."""
         self.driver.close()
         self.database.close()
+        self._presence.close()
+
+    def appear(self) -> None:
+        """Hold a lock that tells others, also in other PID namespaces, that this process has the store open."""
+        self._presence.enter_context(self.lock(_presence_of(Holder.here()), shared=True))
+
+    def is_alive(self, holder: Holder) -> bool:
+        """Say whether a process lives, whether we can see it or it only has the store open (see `appear`)."""
+        if holder.is_alive():
+            return True
+        return holder.boot == boot_id() and not self.lock(_presence_of(holder)).is_free()
 
     @property
     def folder(self) -> str:
@@ -70,10 +83,10 @@ class Site:
         """Give the folder on which a layer is mounted when no target is named; the name is checked."""
         return os.path.join(self.root, "mounts", validate_layer_name(layer))
 
-    def lock(self, what: str, *, timeout: float | None = None) -> locks.FileLock:
+    def lock(self, what: str, *, shared: bool = False, timeout: float | None = None) -> locks.FileLock:
         """Give the lock of a thing (``container:NAME``, ``chain:CHAINID``); threads exclude each other too."""
         slot = int.from_bytes(hashlib.sha256(what.encode(errors="surrogateescape")).digest()[:8], "big") >> 2
-        return locks.FileLock(os.path.join(self.folder, "locks"), timeout=timeout, slot=slot)
+        return locks.FileLock(os.path.join(self.folder, "locks"), shared=shared, timeout=timeout, slot=slot)
 
     @contextlib.contextmanager
     def syncing(self) -> Iterator[Callable[[], None]]:
@@ -97,3 +110,7 @@ class Site:
                     durable.syncfs(fd)
 
             yield sync
+
+
+def _presence_of(holder: Holder) -> str:
+    return f"process:{holder}"

@@ -10,6 +10,11 @@ LAYERS = "test_hostile_layers.py::test_hostile_layer"
 COMPRESSION = "test_hostile_compression.py::"
 IMAGES = "test_hostile_images.py::"
 STORE = "test_store_permissions.py::"
+LIVES = "test_store_hostile_containers.py::test_life_of_a_container"
+TARGETS = "test_store_hostile_containers.py::test_targets_that_are_links"
+STRANGERS = "test_store_strangers.py::"
+TAMPERING = "test_store_tampering.py::"
+STORES = "test_store_resources.py::"
 RESOURCES = "test_hostile_resources.py::"
 TRUNCATION = "test_hostile_truncation.py::"
 REDIRECTS = "../images/test_registry_redirects.py::"
@@ -51,9 +56,9 @@ EXTRACTION = {
     ),
     "CVE-2014-8179": Row("docker: manifest checked after parsing", (IMAGES + "test_hostile_layout",)),
     "CVE-2015-3627": Row("docker: descriptor opened before chroot", reason=RUNTIME),
-    "CVE-2015-3629": Row("docker: mount targets are links", reason=RUNTIME),
+    "CVE-2015-3629": Row("docker: mount targets are links", (LIVES, TARGETS)),
     "CVE-2015-3630": Row("docker: writable /proc", reason=RUNTIME),
-    "CVE-2015-3631": Row("docker: volumes over /proc", reason=RUNTIME),
+    "CVE-2015-3631": Row("docker: volumes over /proc", (LIVES,)),
     "CVE-2017-14992": Row("moby: bomb in memory", (COMPRESSION + "test_bomb",)),
     "CVE-2018-15664": Row("docker cp: race", reason=COPY),
     "CVE-2019-14271": Row(
@@ -65,8 +70,10 @@ EXTRACTION = {
     "CVE-2021-29136": Row("umoci: the member ``.`` is a link"),
     "CVE-2021-32760": Row("containerd: chmod through a link"),
     "CVE-2021-41089": Row("moby: chmod of host files"),
-    "CVE-2022-23648": Row("containerd: volume paths of an image's configuration", (IMAGES + "test_labels_are_data",)),
-    "CVE-2024-9676": Row("containers-storage: image files that are links, huge or FIFOs"),
+    "CVE-2022-23648": Row(
+        "containerd: volume paths of an image's configuration", (IMAGES + "test_labels_are_data", LIVES)
+    ),
+    "CVE-2024-9676": Row("containers-storage: image files that are links, huge or FIFOs", (LIVES,)),
     "CVE-2024-1753": Row("buildah: bind source through a link", reason=BUILDER),
     "CVE-2024-9407": Row("buildah: bind propagation", reason=BUILDER),
     "CVE-2024-9675": Row("buildah: cache mounts", reason=BUILDER),
@@ -78,8 +85,8 @@ EXTRACTION = {
     "CVE-2024-0132": Row("nvidia: rootfs with linked mount targets", reason=RUNTIME),
     "CVE-2025-23359": Row("nvidia: the same again", reason=RUNTIME),
     "CVE-2025-31133": Row("runc: masked paths that are links", reason=RUNTIME),
-    "CVE-2025-52565": Row("runc: /dev/console is a link", reason=RUNTIME),
-    "CVE-2025-52881": Row("runc: writes to /proc redirected", reason=RUNTIME),
+    "CVE-2025-52565": Row("runc: /dev/console is a link", (LIVES,)),
+    "CVE-2025-52881": Row("runc: writes to /proc redirected", (LIVES,)),
     "CVE-2026-41579": Row("runc: mount targets in the rootfs", reason=RUNTIME),
     "CVE-2025-47290": Row("containerd: a parent that was looked at becomes a link"),
     "CVE-2025-4517": Row(
@@ -89,13 +96,13 @@ EXTRACTION = {
     "CVE-2026-17106": Row("go-archive: CopyEscape"),
     "CVE-2026-41567": Row("moby: decompressor from PATH as root", (COMPRESSION + "test_no_program_is_run",)),
     "CVE-2026-41568": Row("docker cp: race while creating", reason=COPY),
-    "CVE-2026-42306": Row("docker cp: mount(2) resolves its target again", reason=COPY),
+    "CVE-2026-42306": Row("docker cp: mount(2) resolves its target again", (TARGETS,)),
     "CVE-2026-53489": Row("containerd: checkpoint archives", reason="checkpoints are not read"),
-    "CVE-2026-50195": Row("containerd: tags poisoned", reason="no names are kept yet"),
+    "CVE-2026-50195": Row("containerd: tags poisoned", (TAMPERING + "test_nonsense_in_an_image",)),
     "CVE-2026-53488": Row("containerd: labels become commands", (IMAGES + "test_labels_are_data",)),
     "CVE-2026-53492": Row("containerd: annotations become options", (IMAGES + "test_labels_are_data",)),
-    "CVE-2026-47262": Row("unbounded /etc/group of an image", reason="no user data base of an image is read"),
-    "CVE-2026-61801": Row("unbounded /etc/group, again", reason="no user data base of an image is read"),
+    "CVE-2026-47262": Row("unbounded /etc/group of an image", (LIVES,)),
+    "CVE-2026-61801": Row("unbounded /etc/group, again", (LIVES,)),
     "CVE-2026-46680": Row("numbers looked up as names"),
 }
 
@@ -109,7 +116,10 @@ PARSING = {
     "CVE-2020-1702": Row("containers-image: manifests without bound", (DOCUMENTS + "test_huge_manifest",)),
     "CVE-2021-20291": Row("containers-storage: deadlock on a damaged layer", (COMPRESSION + "test_cut_anywhere",)),
     "CVE-2021-21285": Row("moby: malformed digest crashes"),
-    "rule: limits": Row("one limit each", (COMPRESSION + "test_bomb",)),
+    "rule: limits": Row("one limit each", (COMPRESSION + "test_bomb", STORES + "test_bombs")),
+    "rule: depth of a stack": Row(
+        "images of more layers than can be mounted", (STORES + "test_more_layers_than_can_be_mounted",)
+    ),
     "rule: inodes per layer": Row("directories that nobody names", (RESOURCES + "test_more_directories_than_members",)),
     "rule: 40 links": Row("circles, and links that double", (RESOURCES + "test_links_that_double",)),
     "rule: depth": Row("100,000 directories", (RESOURCES + "test_a_hundred_thousand_directories",)),
@@ -142,11 +152,37 @@ IMAGE_DOCUMENTS = {
 }
 
 HOST = {
-    "CVE-2021-41091": Row("moby: others enter the store", (STORE + "test_nobody_else_reaches_anything",)),
+    "CVE-2021-41091": Row(
+        "moby: others enter the store",
+        (STORE + "test_nobody_else_reaches_anything", STRANGERS + "test_nobody_else_reaches_a_store"),
+    ),
     "CVE-2021-41103": Row("containerd: others enter the store", (STORE + "test_nobody_else_reaches_anything",)),
     "CVE-2021-21284": Row("moby: remapped root owns the store", (STORE + "test_nobody_else_reaches_anything",)),
     "CVE-2024-25621": Row("containerd: modes of the store", (STORE + "test_nobody_else_reaches_anything",)),
     "umoci 0.4.0": Row("modes of the store", (STORE + "test_nobody_else_reaches_anything",)),
+    "rule: roots of others": Row(
+        "a store in a folder that somebody else made, or can write to",
+        (
+            STRANGERS + "test_a_root_of_somebody_else_is_refused",
+            STRANGERS + "test_a_root_that_others_may_write_to_is_refused",
+            STRANGERS + "test_a_part_that_somebody_else_made_is_refused",
+        ),
+    ),
+    "rule: only our own mounts": Row(
+        "records of mounts that are somebody else's",
+        (
+            TAMPERING + "test_a_row_about_the_mount_of_somebody_else",
+            TAMPERING + "test_what_others_mount_in_our_place_is_theirs",
+        ),
+    ),
+    "rule: records are believed within reason": Row(
+        "ledgers that were changed by hand",
+        (
+            TAMPERING + "test_a_layer_with_the_name_of_a_path",
+            TAMPERING + "test_a_circle_of_layers",
+            TAMPERING + "test_nothing_reaches_the_terminal",
+        ),
+    ),
     "rule: removal": Row("links and mounts in what is deleted", (STORE + "test_removing_crosses_no_mount",)),
 }
 

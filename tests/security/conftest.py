@@ -10,8 +10,8 @@ from graphdrivers import loading
 from graphdrivers.driver import Driver
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-# The makers of raw tars and of images: hostile input is made by them, not by twins of them.
-sys.path[:0] = [os.path.join(os.path.dirname(HERE), room) for room in ("archive", "images")]
+# The makers of raw tars, images and stores: hostile input is made by them, not by twins of them.
+sys.path[:0] = [os.path.join(os.path.dirname(HERE), room) for room in ("archive", "images", "store")]
 
 
 @pytest.fixture(scope="session")

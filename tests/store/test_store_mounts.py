@@ -3,7 +3,10 @@
 import ctypes
 import os
 import pathlib
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import attrs
@@ -302,6 +305,48 @@ def test_what_died_in_a_namespace_that_lives(
     assert box.fork("other").name == "other"
 
 
+ELSEWHERE = """
+import sys
+import graphdrivers
+with graphdrivers.open_store(sys.argv[1]) as store, store.container("box").mounted():
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_another_pid_namespace(store: Store, box: Container) -> None:
+    """A holder whose process has another number here, or none, is seen by the lock that it holds on the store."""
+    command = [
+        "unshare",
+        "--mount-proc",
+        "--pid",
+        "--fork",
+        "--kill-child",
+        sys.executable,
+        "-c",
+        ELSEWHERE,
+        store.root,
+    ]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"held\n"
+        (held,) = box.mounts()
+        assert held.holder is not None
+        assert not held.holder.is_alive()
+        assert store.site.is_alive(held.holder)
+        with pytest.raises(errors.ContainerInUse):
+            box.remove()
+        child.kill()
+        child.communicate()
+    for _ in range(500):  # the kernel ends the processes of the namespace one after the other
+        if not store.site.is_alive(held.holder):
+            break
+        time.sleep(0.01)
+    assert box.mounts() == []
+    with box.mount() as mine:
+        assert (mine.path / "etc/motd").exists()
+
+
 def test_a_removed_layer_is_not_mounted(store: Store, box: Container) -> None:
     """A layer that is out of use cannot be mounted any more, even if its files are still there."""
     layer = store.image("image").layers[-1].name
@@ -351,6 +396,6 @@ def test_holders_differ(store: Store, box: Container) -> None:
         ):
             assert not other.is_alive()
             assert type(other).parse(str(other)) == other
-            assert mounted.is_over(attrs.evolve(held, holder=other))
+            assert mounted.is_over(store.site, attrs.evolve(held, holder=other))
         assert held.holder.is_alive()
     assert rows(store) == 0
