@@ -23,7 +23,7 @@ KINDS = (
 )
 CUTS = int(os.environ.get("GRAPHDRIVERS_POWER_CUTS", "6"))
 CASES = [
-    Case(*KINDS[number % len(KINDS)], seed=number, makes=number % 6 == 5, recovery_cuts=number % 3 == 1)
+    Case(*KINDS[number % len(KINDS)], seed=number, makes=number % 5 == 4, recovery_cuts=int(number % 4 == 1))
     for number in range(CUTS)
 ]
 BROKEN = [
