@@ -219,7 +219,12 @@ class LayerDirs:
             os.unlink(self.path(layer, "touched"))
 
     def records(self) -> Iterator[LayerRecord]:
-        """Give every layer, children before their parents."""
+        """Give every layer, children before their parents.
+
+        A layer that nobody made durable may have lost what its ``layer.json``
+        said in a power cut. It is given without a parent: all that can be done
+        with it is to remove it, and it does not keep the others from their use.
+        """
         found = []
         for name in self.names():
             sealed = self.is_sealed(name)
@@ -233,10 +238,26 @@ class LayerDirs:
         """Read a layer that was listed; ``None`` where another process has removed it since."""
         for _ in range(_TRIES):
             with contextlib.suppress(errors.LayerNotFound):
-                return self.read(layer)
+                return self._read_or_torn(layer)
             if not self.exists(layer):
                 return None
         raise errors.LayerNotFound(layer)
+
+    def _read_or_torn(self, layer: str) -> LayerFile:
+        """Read a layer's ancestry; none where a power cut left ``layer.json`` empty, or full of zeros."""
+        try:
+            return self.read(layer)
+        except errors.StoreCorrupt:
+            if self._is_torn(layer):
+                return LayerFile()
+            raise
+
+    def _is_torn(self, layer: str) -> bool:
+        try:
+            with open(self.path(layer, "layer.json"), "rb") as file:
+                return not file.read().strip(b"\0")
+        except FileNotFoundError:
+            raise errors.LayerNotFound(layer) from None
 
     def names(self) -> list[str]:
         """Give the names of all layers, checked."""

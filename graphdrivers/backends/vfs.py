@@ -109,6 +109,7 @@ class VfsDriver(NaiveDiff):
             return
         self._dirs.refuse_mounted(layer, _ROOT)
         self._rest(layer)
+        baseline.expire(self._dirs.path(layer, _BASELINE))
         self._dirs.seal(layer)
 
     def mounts(self, layer: str, *, view: bool = False) -> tuple[Mount, ...]:
@@ -183,7 +184,7 @@ class VfsDriver(NaiveDiff):
 
     def unchanged(self, layer: str) -> Proof:
         """Give the proof that a file is the untouched copy of its parent's; see `naivediff.NaiveDiff.unchanged`."""
-        proven = baseline.read(self._dirs.path(layer, _BASELINE))
+        proven = baseline.read(self._dirs.path(layer, _BASELINE), lasting=self._dirs.is_sealed(layer))
 
         def is_copy(_lower: Node, upper: Node) -> bool:
             status = upper.stat

@@ -126,6 +126,15 @@ def reap(site: Site, layer: str) -> None:
             _reap(site, layer)
 
 
+def tidy(site: Site) -> None:
+    """Remove the folders of mounts that are no more; only needed after a restart of the machine. Idempotent."""
+    for name in os.listdir(os.path.join(site.root, "mounts")):
+        with site.lock(f"mount:{name}"):
+            if not _rows(site, name):
+                with contextlib.suppress(OSError):  # something is mounted there or in it
+                    os.rmdir(site.mount_point(name))
+
+
 def is_over(site: Site, held: Held) -> bool:
     """Say whether nobody holds this any more."""
     if held.boot != boot_id():

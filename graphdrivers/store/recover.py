@@ -46,6 +46,8 @@ def recover(site: Site) -> list[Problem]:
             _try(problems, layer, functools.partial(mounted.reap, site, layer))
         if rebooted:
             problems += compare(site, repair=True)
+            _try(problems, "mounts", functools.partial(mounted.tidy, site))
+            _expect_writes(site)
             _remember_boot(site)
     return problems
 
@@ -142,6 +144,12 @@ def _is_over(site: Site, holder: str | None, expires: int | None) -> bool:
 def is_dead(site: Site, holder: str | None) -> bool:
     """Say whether a row's holder is a process that is gone."""
     return holder is not None and not site.is_alive(Holder.parse(holder))
+
+
+def _expect_writes(site: Site) -> None:
+    """Take every container for written to: a power cut may have taken the note of it and left what was written."""
+    with site.database.write() as step:
+        step.execute("UPDATE containers SET touched = 1 WHERE NOT touched")
 
 
 def _boot_of(site: Site) -> str | None:

@@ -81,7 +81,7 @@ def test_a_damaged_driver_file(dirs: LayerDirs, text: bytes, error: type[Excepti
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{}", '{"version": 1}', '{"version": 1, "ancestors": 5}', '{"version": 1, "ancestors": [5]}']
+    "text", ["{", "{}", '{"version": 1}', '{"version": 1, "ancestors": 5}', '{"version": 1, "ancestors": [5]}']
 )
 def test_a_damaged_layer_file(dirs: LayerDirs, text: str) -> None:
     """A layer whose record cannot be understood is an error that names it."""
@@ -90,6 +90,20 @@ def test_a_damaged_layer_file(dirs: LayerDirs, text: str) -> None:
 
     with pytest.raises((errors.StoreCorrupt, errors.InvalidName), match=r"layer|name"):
         list(dirs.records())
+
+
+@pytest.mark.parametrize("text", [b"", bytes(60)])
+def test_a_torn_layer_file(dirs: LayerDirs, text: bytes) -> None:
+    """A layer whose record a power cut left empty is listed with the others, and can be removed; not used."""
+    make(dirs, "layer")
+    make(dirs, "whole")
+    pathlib.Path(dirs.path("layer", "layer.json")).write_bytes(text)
+
+    assert [(record.name, record.parent) for record in dirs.records()] == [("layer", None), ("whole", None)]
+    with pytest.raises(errors.StoreCorrupt, match="layer"):
+        dirs.read("layer")
+    dirs.remove("layer")
+    assert [record.name for record in dirs.records()] == ["whole"]
 
 
 def test_names_on_disk_are_checked_too(dirs: LayerDirs) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from graphdrivers import errors
 from graphdrivers.archive import equality
+from graphdrivers.backends import baseline
 from graphdrivers.backends.vfs import VfsDriver
 from graphdrivers.linux import copying, mounts
 from graphdrivers.model import Change, ChangeKind, Support
@@ -123,11 +124,11 @@ def test_copies_of_the_last_tick_prove_nothing(
     monkeypatch.setattr(copying, "copy_tree", in_one_tick)
     driver.create("child", "base")
 
-    assert (tmp_path / "home/layers/child/baseline").stat().st_size == 16
+    assert (tmp_path / "home/layers/child/baseline").stat().st_size == 32
     assert list(driver.changes("child")) == []
 
 
-@pytest.mark.parametrize("damage", [b"", b"another format!!" + bytes(32), b"vfs-baseline-1\n\0" + bytes(17)])
+@pytest.mark.parametrize("damage", [b"", b"another format!!" + bytes(32), b"vfs-baseline-2\n\0" + bytes(33)])
 def test_a_damaged_baseline_proves_nothing(driver: VfsDriver, tmp_path: pathlib.Path, damage: bytes) -> None:
     """Without a baseline that can be understood everything is compared by content, to the same result."""
     base(driver)
@@ -139,6 +140,29 @@ def test_a_damaged_baseline_proves_nothing(driver: VfsDriver, tmp_path: pathlib.
     os.utime(target, ns=(times.st_atime_ns, times.st_mtime_ns))
 
     assert list(driver.changes("child")) == [Change("/file7", ChangeKind.MODIFIED)]
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+def test_after_a_restart_of_the_machine(driver: VfsDriver, tmp_path: pathlib.Path, *, sealed: bool) -> None:
+    """A power cut may take a ctime and leave the content: only a layer that was sealed before keeps its proof."""
+    base(driver)
+    driver.create("child", "base")
+    record, target = tmp_path / "home/layers/child/baseline", tree(driver, "child") / "file7"
+    times = target.stat()
+    target.write_text("CONTENT")
+    os.utime(target, ns=(times.st_atime_ns, times.st_mtime_ns))
+    record.unlink()
+    wait_for_tick(tmp_path)
+    baseline.write(str(record), [(target.stat().st_ino, target.stat().st_ctime_ns)])
+    assert list(driver.changes("child")) == []  # it is believed
+    if sealed:
+        driver.seal("child")
+    text = record.read_bytes()
+    record.write_bytes(text[:16] + bytes(16) + text[32:])
+
+    assert [change.path for change in driver.changes("child")] == ([] if sealed else ["/file7"])
+    driver.seal("child")
+    assert [change.path for change in driver.changes("child")] == ([] if sealed else ["/file7"])
 
 
 def test_a_home_copied_elsewhere_is_still_right(driver: VfsDriver, tmp_path: pathlib.Path) -> None:
