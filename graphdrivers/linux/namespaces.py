@@ -1,6 +1,9 @@
 """Which privileges the process has: user namespace, capabilities, mapped owners."""
 
+import errno
+import fcntl
 import os
+import sys
 
 _CAPABILITIES = {
     "CAP_CHOWN": 0,
@@ -25,6 +28,29 @@ _ALL_IDS = 2**32 - 1
 
 _INITIAL_USER_NAMESPACE = 0xEFFFFFFD
 """Inode number (``PROC_USER_INIT_INO`` of Linux ``include/linux/proc_ns.h``); an identity map alone proves nothing."""
+
+_GET_MNTNS_ID = 0x8008B705
+"""``NS_GET_MNTNS_ID`` of Linux ``include/uapi/linux/nsfs.h`` (Linux 6.10)."""
+
+
+def mount_namespace(pid: int | str = "self") -> str:
+    """Give what tells a process's mount namespace from others: its number that is never used again, where there is one.
+
+    Before Linux 6.10 it is the inode number, which a later namespace may get.
+
+    Raises:
+        OSError: there is no such process, or it is not to be looked at.
+    """
+    path = f"/proc/{pid}/ns/mnt"
+    opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return f"mnt:{int.from_bytes(fcntl.ioctl(opened, _GET_MNTNS_ID, bytes(8)), sys.byteorder)}"
+    except OSError as error:
+        if error.errno != errno.ENOTTY:
+            raise
+        return os.readlink(path)
+    finally:
+        os.close(opened)
 
 
 def has_capability(name: str) -> bool:

@@ -58,11 +58,6 @@ def boot_id() -> str:
         return file.read().strip()
 
 
-def mount_namespace() -> str:
-    """Give what tells this process's mount namespace from others."""
-    return os.readlink("/proc/self/ns/mnt")
-
-
 @functools.cache
 def _own_start(pid: int) -> int:
     """Give when this process was started; asked once (a child that was forked has another pid)."""

@@ -15,9 +15,10 @@ import attrs
 from graphdrivers import errors
 from graphdrivers.linux import mountinfo, mounts
 from graphdrivers.linux.mountinfo import MountPoint
+from graphdrivers.linux.namespaces import mount_namespace
 from graphdrivers.model import Mount
 from graphdrivers.store.database import is_text
-from graphdrivers.store.holders import Holder, boot_id, mount_namespace
+from graphdrivers.store.holders import Holder, boot_id
 from graphdrivers.store.site import Site
 
 _COLUMNS = "mount_id, layer, target, attached, writable, namespace, boot, holder"
@@ -296,6 +297,6 @@ def _namespace_lives(namespace: str) -> bool:
     for name in os.listdir("/proc"):
         if name.isdigit():
             with contextlib.suppress(OSError):
-                if os.readlink(f"/proc/{name}/ns/mnt") == namespace:
+                if mount_namespace(name) == namespace:
                     return True
     return False

@@ -66,3 +66,14 @@ def test_kernel_without_user_namespaces(monkeypatch: pytest.MonkeyPatch) -> None
 
     assert namespaces.in_initial_user_namespace()
     assert namespaces.maps_owner(1000, 1000)
+
+
+def test_mount_namespaces_differ() -> None:
+    """A process in a mount namespace of its own is told from this one, and a child in ours is not."""
+    wait = ["sh", "-c", "echo; exec cat"]
+    for command, same in ((wait, True), (["unshare", "--user", "--map-root-user", "--mount", *wait], False)):
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+            assert child.stdout is not None
+            child.stdout.readline()
+            assert (namespaces.mount_namespace(child.pid) == namespaces.mount_namespace()) is same
+            child.communicate()
