@@ -17,6 +17,8 @@ import contextlib
 import os
 from collections.abc import Iterable
 
+from graphdrivers.linux.boot import boot_id
+
 _MAGIC = b"vfs-baseline-2\n\0"
 """Behind it the boot ID, 16 bytes; then pairs of 64-bit numbers in the machine's byte order."""
 
@@ -61,6 +63,4 @@ def _parsed(path: str) -> tuple[bytes, bytes]:
 
 
 def _boot() -> bytes:
-    """Give what is new at each start of the machine. Source: proc_sys_kernel(5), ``random/boot_id``."""
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-        return bytes.fromhex(file.read().strip().replace("-", ""))
+    return bytes.fromhex(boot_id().replace("-", ""))

@@ -11,6 +11,7 @@ from typing import Self
 import attrs
 
 from graphdrivers import errors
+from graphdrivers.linux.boot import boot_id
 
 _WRITTEN = re.compile(r"([^:]+):([0-9]{1,10}):([0-9]{1,20})", re.ASCII)
 
@@ -49,13 +50,6 @@ class Holder:
     def is_alive(self) -> bool:
         """Say whether the process still runs. One that we may not look at counts as alive."""
         return self.boot == boot_id() and _started(self.pid) in {self.started, -1}
-
-
-@functools.cache
-def boot_id() -> str:
-    """Give what is new at each start of the machine."""
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-        return file.read().strip()
 
 
 @functools.cache

@@ -14,11 +14,12 @@ import attrs
 
 from graphdrivers import errors
 from graphdrivers.linux import mountinfo, mounts
+from graphdrivers.linux.boot import boot_id
 from graphdrivers.linux.mountinfo import MountPoint
 from graphdrivers.linux.namespaces import mount_namespace
 from graphdrivers.model import Mount
 from graphdrivers.store.database import is_text
-from graphdrivers.store.holders import Holder, boot_id
+from graphdrivers.store.holders import Holder
 from graphdrivers.store.site import Site
 
 _COLUMNS = "mount_id, layer, target, attached, writable, namespace, boot, holder"

@@ -12,8 +12,9 @@ from collections.abc import Callable
 import attrs
 
 from graphdrivers import errors
+from graphdrivers.linux.boot import boot_id
 from graphdrivers.store import collect, ledger, making, mounted, names
-from graphdrivers.store.holders import Holder, boot_id
+from graphdrivers.store.holders import Holder
 from graphdrivers.store.site import Site
 
 _BOOT = "boot"

@@ -21,9 +21,10 @@ import attrs
 
 from graphdrivers.driver import Driver
 from graphdrivers.linux import durable, locks
+from graphdrivers.linux.boot import boot_id
 from graphdrivers.model import validate_layer_name
 from graphdrivers.store.database import Database
-from graphdrivers.store.holders import Holder, boot_id
+from graphdrivers.store.holders import Holder
 
 
 class Durability(enum.StrEnum):

@@ -13,9 +13,10 @@ from storetools import layout_of, mounted_in, tar_of
 
 from graphdrivers import Store, errors, open_store
 from graphdrivers.linux import mountinfo, mounts
+from graphdrivers.linux.boot import boot_id
 from graphdrivers.linux.namespaces import mount_namespace
 from graphdrivers.model import Mount
-from graphdrivers.store.holders import Holder, boot_id
+from graphdrivers.store.holders import Holder
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 

@@ -9,13 +9,14 @@ from storetools import all_at_once, held_child, in_child, layout_of, reopened, s
 
 from graphdrivers import Store, errors, open_store
 from graphdrivers.backends import layerdirs
+from graphdrivers.linux.boot import boot_id
 from graphdrivers.model import LayerRecord
 from graphdrivers.store import collect, holders, ledger, names, opening, recover
 from graphdrivers.store.holders import Holder
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 
-DEAD = Holder(holders.boot_id(), 2**22 + 1, 1)
+DEAD = Holder(boot_id(), 2**22 + 1, 1)
 
 
 def begun(store: Store, name: str, parent: str | None, holder: Holder = DEAD) -> None:
@@ -51,7 +52,7 @@ def test_a_layer_in_the_making_is_taken_back(store: Store, made: str) -> None:
 def test_what_a_living_process_makes_is_left_alone(store: Store) -> None:
     """A layer, a removal and a lease of a process that lives stay; when it is dead they go."""
     with held_child(lambda: None) as child:
-        alive = Holder(holders.boot_id(), child.pid, int(holders._started(child.pid) or 0))
+        alive = Holder(boot_id(), child.pid, int(holders._started(child.pid) or 0))
         making, removing = names.image_layer(), names.image_layer()
         for name in (making, removing):
             begun(store, name, None, alive)

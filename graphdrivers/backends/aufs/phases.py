@@ -25,6 +25,7 @@ import attrs
 
 from graphdrivers import errors
 from graphdrivers.backends import layerdirs
+from graphdrivers.linux.boot import boot_id
 from graphdrivers.model import NAME_MAX
 
 Step = Literal["live", "moving"]
@@ -115,9 +116,8 @@ def _identity(pid: int) -> tuple[str, int, int]:
 
 
 def _boot() -> str:
-    """Give the beginning of the boot id. Source: proc_sys_kernel(5), ``random/boot_id``."""
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-        return file.read(_BOOT_DIGITS)
+    """Give the beginning of the boot id."""
+    return boot_id()[:_BOOT_DIGITS]
 
 
 def _start_time(pid: int) -> int:
