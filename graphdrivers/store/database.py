@@ -12,6 +12,7 @@ import errno
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -24,6 +25,8 @@ FILE = "ledger.sqlite"
 
 BUSY_TIMEOUT = 60.0
 """Seconds to wait for another process's write; each takes milliseconds."""
+
+_PAUSE = 0.005
 
 _WITHOUT_WAL = frozenset({"nfs", "cifs", "smb", "smb2", "9p", "ceph", "gpfs", "lustre", "fuse"})
 
@@ -157,9 +160,22 @@ class Database:
                     connection.close()
             self._all = [(thread, connection) for thread, connection in self._all if thread.is_alive()]
             self._all.append((threading.current_thread(), opened))
-        opened.execute(f"PRAGMA journal_mode={'WAL' if self._wal else 'DELETE'}")
+        self._choose_journal(opened)
         opened.execute("PRAGMA foreign_keys=ON")
         return opened
+
+    def _choose_journal(self, opened: sqlite3.Connection) -> None:
+        """Set the journal mode. SQLite does not wait by itself for others that open a new ledger at the same time."""
+        deadline = time.monotonic() + BUSY_TIMEOUT
+        while True:
+            try:
+                opened.execute(f"PRAGMA journal_mode={'WAL' if self._wal else 'DELETE'}")
+            except sqlite3.OperationalError as error:
+                if not _name(error).startswith(_BUSY) or time.monotonic() > deadline:
+                    raise
+                time.sleep(_PAUSE)
+            else:
+                return
 
     def _forget_parents(self) -> None:
         """After fork(2): keep away from the connections of the parent, which must not be used or closed here.
@@ -196,6 +212,8 @@ class Database:
             raise _translated(self.path, error) from error
 
 
+_BUSY = ("SQLITE_BUSY", "SQLITE_LOCKED")
+
 _FULL = ("SQLITE_FULL", "SQLITE_IOERR_SHMSIZE")
 """What SQLite calls a full disk."""
 
@@ -218,7 +236,7 @@ def _name(error: sqlite3.DatabaseError) -> str:
 
 def _translated(path: str, error: sqlite3.DatabaseError) -> Exception:
     name = _name(error)
-    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+    if name.startswith(_BUSY):
         return errors.LockTimeout(path, f"other processes wrote to it for {BUSY_TIMEOUT:g} s")
     for beginning, number in _ERRNO.items():
         if name.startswith(beginning):
