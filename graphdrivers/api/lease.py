@@ -1,5 +1,7 @@
 """What a program keeps of a store for a while."""
 
+import contextlib
+from collections.abc import Iterable, Iterator
 from typing import Self
 
 from graphdrivers.store import leases
@@ -26,3 +28,13 @@ class Lease:
 
     def __exit__(self, *exc: object) -> None:
         self.release()
+
+
+@contextlib.contextmanager
+def keeping(site: Site, layers: Iterable[str | None]) -> Iterator[None]:
+    """Keep layers for the time of a block, for work that reads them and that nobody else knows of."""
+    with contextlib.ExitStack() as held:
+        for layer in layers:
+            if layer is not None:
+                held.callback(leases.end, site, leases.take(site, layer))
+        yield

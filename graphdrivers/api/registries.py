@@ -5,6 +5,7 @@ from typing import TypedDict, Unpack
 
 from graphdrivers.api import bringing, going
 from graphdrivers.api.images import Image
+from graphdrivers.api.lease import keeping
 from graphdrivers.images.descriptors import Platform
 from graphdrivers.images.reference import Reference
 from graphdrivers.images.registry import pulling, pushing
@@ -58,7 +59,7 @@ def push(
     """Send an image; see ``Store.push``."""
     wanted = Reference.parse(reference)
     method = PushCompression(compression)
-    with connect(wanted, **connection) as connected:
+    with keeping(site, [image.top]), connect(wanted, **connection) as connected:
         pushed = pushing.push(
             going.outgoing(site, image, wanted.repository),
             connected,

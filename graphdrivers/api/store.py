@@ -11,7 +11,7 @@ from graphdrivers.api import bringing, going, images, initial, naming
 from graphdrivers.api.containers import Container, Mounted
 from graphdrivers.api.description import Description
 from graphdrivers.api.images import Image
-from graphdrivers.api.lease import Lease
+from graphdrivers.api.lease import Lease, keeping
 from graphdrivers.api.naming import Named
 from graphdrivers.driver import Driver
 from graphdrivers.images import image as sources
@@ -163,7 +163,7 @@ class Store:
         box = container if isinstance(container, Container) else self.container(container)
         names = [] if name is None else [images.tag_reference(name)]
         base = None if box.image_id is None else self.image(box.image_id)
-        with box.diff(profile=profile, source_date_epoch=source_date_epoch) as tar:
+        with self.lease(box.name), box.diff(profile=profile, source_date_epoch=source_date_epoch) as tar:
             return committing.make_image(self.site, base, tar, names, description, watch=watch)
 
     def bring(
@@ -315,15 +315,16 @@ class Store:
 
         chosen = [self._outgoing_as(name) for name in names]
         epoch = source_date_epoch
-        if form == "oci":
-            scratch = self.site.folder
-            saving.save_oci(
-                chosen, sink, compression=compression, source_date_epoch=epoch, scratch=scratch, progress=progress
-            )
-        elif form == "docker" and compression == "none":
-            saving.save_docker(chosen, sink, source_date_epoch=epoch, progress=progress)
-        else:
-            raise ValueError(f"no form {form!r} with compression {compression!r}")
+        with keeping(self.site, [self._image(name).top for name in names]):
+            if form == "oci":
+                scratch = self.site.folder
+                saving.save_oci(
+                    chosen, sink, compression=compression, source_date_epoch=epoch, scratch=scratch, progress=progress
+                )
+            elif form == "docker" and compression == "none":
+                saving.save_docker(chosen, sink, source_date_epoch=epoch, progress=progress)
+            else:
+                raise ValueError(f"no form {form!r} with compression {compression!r}")
 
     def pull(
         self,

@@ -1,14 +1,20 @@
 """Leases through the Python door: what they keep, for how long, and how they are told."""
 
+import io
 import pathlib
 import subprocess
 import sys
+import tarfile
+from typing import TYPE_CHECKING
 
 import pytest
 from storetools import BASE, layout_of, tar_of, whole
 
 from graphdrivers import Store, errors
 from graphdrivers.store import ledger
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 TAKE = """
 import sys
@@ -69,3 +75,25 @@ def test_nothing_to_lease(store: Store, layer: str) -> None:
     with pytest.raises(errors.ImageNotFound):
         store.lease("nothing")
     store.lease(layer).release()
+
+
+def test_work_keeps_what_it_reads(store: Store, layer: str) -> None:
+    """An image that is removed while it is saved is saved to its end; then its layers can go."""
+
+    class Sink(io.BytesIO):
+        removed = False
+
+        def write(self, piece: "ReadableBuffer", /) -> int:
+            if not self.removed:
+                self.removed = True
+                store.remove_image("image")
+                assert store.collect().removed == ()
+            return super().write(piece)
+
+    sink = Sink()
+    store.save(["image"], sink)
+
+    assert sink.removed
+    with tarfile.open(fileobj=io.BytesIO(sink.getvalue())) as saved:
+        assert saved.getnames()[0] == "oci-layout"
+    assert store.collect().removed == (layer,)
