@@ -59,7 +59,7 @@ class Database:
             LockTimeout: another process wrote for a minute.
         """
         self.path = os.path.join(folder, FILE)
-        room.keep(folder)
+        room.begin(folder)
         self._wal = filesystems.fs_type(folder) not in _WITHOUT_WAL
         self._local = threading.local()
         self._all: list[tuple[threading.Thread, sqlite3.Connection]] = []
@@ -141,6 +141,7 @@ class Database:
                 for _thread, connection in self._all:
                     connection.close()
                 self._all.clear()
+                room.set_aside(os.path.dirname(self.path))  # it may have been given up while the disk was full
         self._local = threading.local()
 
     def _connection(self) -> sqlite3.Connection:

@@ -15,24 +15,34 @@ SIZE = 1 << 20
 _PLENTY = 4 * SIZE
 
 
-def keep(folder: str) -> None:
-    """Set the room aside where there is plenty, give it up where there is none. Idempotent, and a courtesy only."""
+def begin(folder: str) -> None:
+    """Before the ledger is opened: set the room aside where there is plenty, give it up where there is none."""
     with contextlib.suppress(OSError):
-        status = os.statvfs(folder)
-        free = status.f_bavail * status.f_frsize
-        if free < SIZE:
+        if _free(folder) < SIZE:
             give_up(folder)
-        elif free > _PLENTY and not os.path.lexists(os.path.join(folder, FILE)):
-            _set_aside(folder)
+        else:
+            set_aside(folder)
+
+
+def set_aside(folder: str) -> None:
+    """Set the room aside where there is plenty, unless it is. Idempotent, and a courtesy only."""
+    with contextlib.suppress(OSError):
+        if _free(folder) > _PLENTY and not os.path.lexists(os.path.join(folder, FILE)):
+            _make(folder)
 
 
 def give_up(folder: str) -> None:
-    """Let the disk have the room. Idempotent; `keep` sets it aside again later."""
+    """Let the disk have the room. Idempotent; `set_aside` takes it again later."""
     with contextlib.suppress(OSError):
         os.unlink(os.path.join(folder, FILE))
 
 
-def _set_aside(folder: str) -> None:
+def _free(folder: str) -> int:
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_frsize
+
+
+def _make(folder: str) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     opened = os.open(os.path.join(folder, FILE), flags, 0o600)
     try:

@@ -164,7 +164,7 @@ def test_room_is_kept_and_given_up(tmp_path: pathlib.Path) -> None:
     """Where there is plenty, a little is set aside; it is given up once, and set aside again."""
     place = tmp_path / room.FILE
     for _ in range(2):
-        room.keep(str(tmp_path))
+        room.set_aside(str(tmp_path))
         assert place.stat().st_size == room.SIZE
         assert place.stat().st_blocks * 512 >= room.SIZE
         room.give_up(str(tmp_path))
