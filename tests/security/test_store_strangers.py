@@ -1,5 +1,6 @@
 """Other users of the machine: they reach nothing of a store, and cannot lead anybody into one that they have made."""
 
+import ctypes
 import os
 import pathlib
 import shutil
@@ -16,10 +17,12 @@ from storetools import layout_of
 from test_store_permissions import NOBODY, reachable
 
 from graphdrivers import errors, open_store
+from graphdrivers.linux.libc import check, function
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs other users")
 
 OTHER = 65533
+_CLONE_NEWNS = 0x20000
 OPEN = layer(
     folder(b".", mode=b"0000777\0"),
     folder(b"d", mode=b"0000777\0"),
@@ -39,10 +42,36 @@ def public() -> Iterator[pathlib.Path]:
 
 
 def become(user: int) -> None:
-    """Be another user from now on, without any privilege."""
+    """Be another user from now on, without any privilege, who can read this Python and this library all the same."""
+    show(*{sys.prefix, sys.base_prefix, *(path for path in sys.path if os.path.isdir(path))})
     os.setgroups([])
     os.setresgid(user, user, user)
     os.setresuid(user, user, user)
+
+
+def show(*paths: str) -> None:
+    """Make folders visible below ones that others cannot enter (``/root``), in a mount namespace of our own."""
+    check(function("unshare", ctypes.c_int)(_CLONE_NEWNS), "unshare")
+    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+    doors = {path: door for path in map(os.path.realpath, paths) if (door := closed(path))}
+    hold = tempfile.mkdtemp(dir="/tmp")
+    subprocess.run(["mount", "-t", "tmpfs", "hold", hold], check=True)
+    for number, path in enumerate(doors):
+        os.mkdir(f"{hold}/{number}")
+        subprocess.run(["mount", "--rbind", path, f"{hold}/{number}"], check=True)
+    for door in set(doors.values()):
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=0755", "door", door], check=True)
+    for number, path in enumerate(doors):
+        os.makedirs(path, exist_ok=True)
+        subprocess.run(["mount", "--rbind", f"{hold}/{number}", path], check=True)
+    subprocess.run(["umount", "--lazy", hold], check=True)
+    os.rmdir(hold)
+
+
+def closed(path: str) -> str | None:
+    """Give the topmost folder on the way to a path that others cannot enter."""
+    above = [str(folder) for folder in reversed(pathlib.Path(path).parents)]
+    return next((folder for folder in above if not os.stat(folder).st_mode & 0o001), None)
 
 
 def as_user(user: int, work: Callable[[], object]) -> object:
