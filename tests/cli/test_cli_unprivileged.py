@@ -10,6 +10,8 @@ import pytest
 from clirun import NOBODY, run_program
 from storeimages import debian
 
+AS_USER = pathlib.Path(__file__).parents[2] / "scripts" / "as-user"
+
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user needs root")
 
 
@@ -63,8 +65,8 @@ def test_in_a_user_namespace(home: pathlib.Path) -> None:
         pytest.skip("no unshare")
     script = """
         set -e
-        run() { "$PYTHON" -m graphdrivers --root "$HOME/root" --driver overlay "$@"; }
-        run import "$HOME/debian"
+        run() { python -m graphdrivers --root "$HOME/root" --driver overlay "$@"; }
+        run import "$1"
         run create debian:12 --name web
         place=$(run mount web)
         echo new > "$place/etc/new"
@@ -73,15 +75,12 @@ def test_in_a_user_namespace(home: pathlib.Path) -> None:
         run rm web
     """
     done = subprocess.run(
-        ["unshare", "--user", "--map-root-user", "--mount", "bash", "-c", script],
-        env={"PATH": os.environ["PATH"], "HOME": str(home), "TMPDIR": str(home), "PYTHON": sys.executable},
-        user=NOBODY,
-        group=NOBODY,
-        extra_groups=[],
+        [AS_USER, "--namespace", "bash", "-c", script, "bash", home / "debian"],
+        env={"PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}", "TMPDIR": str(home.parent)},
         capture_output=True,
         text=True,
         check=False,
-        cwd="/",
+        cwd=AS_USER.parent.parent,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-3:] == ["C /etc", "A /etc/new", "web"]
