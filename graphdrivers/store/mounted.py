@@ -107,9 +107,11 @@ def release(site: Site, held: Held, *, lazy: bool = False) -> bool:
                 _detach(site, held, others, lazy=lazy)
             elif _namespace_lives(held.namespace):
                 raise errors.LayerInUse(held.layer, f"at {held.target!r} in another mount namespace")
-        _forget(site, held)
-        if last and not any(one.writable for one in others):
-            site.driver.settle(held.layer)
+        try:
+            if last and not any(one.writable for one in others):
+                site.driver.settle(held.layer)  # the row still keeps others from removing the layer
+        finally:
+            _forget(site, held)
         return last
 
 
@@ -160,10 +162,10 @@ def _reap(site: Site, layer: str) -> None:
                 _detach(site, held, others, lazy=False)
             except OSError:
                 continue
-        _forget(site, held)
         if held.writable and not shared:
             with contextlib.suppress(errors.LayerError):
-                site.driver.settle(layer)
+                site.driver.settle(layer)  # the row still keeps others from removing the layer
+        _forget(site, held)
 
 
 def _same_place(one: Held, other: Held) -> bool:

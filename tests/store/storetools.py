@@ -9,6 +9,7 @@ import signal
 import sys
 import tarfile
 import traceback
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -132,9 +133,10 @@ def whole(store: Store) -> None:
 
 
 def reopened(store: Store) -> Store:
-    """Close a store and open it again, without complaints."""
+    """Close a store and open it again, without complaints; it is closed when nobody has it any more."""
     store.close()
     again = open_store(store.root, durability=store.site.durability)
+    weakref.finalize(again, again.site.close)
     assert again.problems == ()
     return again
 
