@@ -7,6 +7,7 @@ an earlier boot, and of mounts that somebody has taken away, count no more.
 """
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator, Sequence
 
@@ -204,13 +205,23 @@ def _mounted(site: Site, wanted: Held, plan: Sequence[Mount], *, own: bool) -> H
 def _detach(site: Site, held: Held, others: Sequence[Held], *, lazy: bool) -> None:
     """Unmount what a row is about; what somebody else has mounted there meanwhile is left alone."""
     own = held.target == site.mount_point(held.layer)
-    found = mountinfo.mounted_at(held.target)
-    if found is not None and (own or _is_of(site, held, found)):
+    if own:
+        _detach_own(held.target, lazy=lazy)
+    elif (found := mountinfo.mounted_at(held.target)) is not None and _is_of(site, held, found):
         mounts.detach(held.target, lazy=lazy)
     # Removing a directory takes away what is mounted on it in other namespaces.
     if own and not any(one.target == held.target for one in others):
         with contextlib.suppress(OSError):  # something else is mounted there or in it
             os.rmdir(held.target)
+
+
+def _detach_own(target: str, *, lazy: bool) -> None:
+    """Unmount what is mounted at a layer's own mount point, if anything is."""
+    try:
+        mounts.detach(target, lazy=lazy)
+    except errors.SyscallError as error:
+        if error.errno not in {errno.EINVAL, errno.ENOENT}:  # nothing is mounted, or not even a folder is there
+            raise
 
 
 def _is_of(site: Site, held: Held, found: MountPoint) -> bool:
