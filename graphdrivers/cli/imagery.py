@@ -11,8 +11,9 @@ from graphdrivers.api.store import Store
 from graphdrivers.cli import completing, described, output, stores, times
 from graphdrivers.cli.each import each
 from graphdrivers.cli.settings import Settings, global_options
+from graphdrivers.images.history import HistoryRow
+from graphdrivers.images.history import rows as history_rows
 from graphdrivers.images.reference import Reference
-from graphdrivers.model import DiffID
 
 _NONE = "<none>"
 _BY_MAX = 38
@@ -51,17 +52,6 @@ def _rows(image: Image, *, no_trunc: bool) -> Iterator[list[str]]:
         yield [repository, tag, shown, created, output.human_size(image.size)]
 
 
-@attrs.frozen
-class _Step:
-    """One step of an image's making."""
-
-    layer: DiffID | None
-    size: int
-    created: object
-    created_by: str
-    comment: str
-
-
 @click.command(epilog="Example: graphdriver history --no-trunc debian:12")
 @click.argument("image", shell_complete=completing.images)
 @click.option("--no-trunc", is_flag=True, help="Show IDs and steps in full.")
@@ -70,13 +60,13 @@ class _Step:
 def history(settings: Settings, image: str, *, no_trunc: bool) -> None:
     """Show how IMAGE was made, the last step first; what it says of itself."""
     with stores.opened(settings) as store:
-        steps = list(_steps(store.image(image)))[::-1]
+        steps = _steps(store.image(image))[::-1]
     if settings.json:
         output.document(
             [
                 {
-                    "Id": step.layer,
-                    "Created": step.created if isinstance(step.created, str) else None,
+                    "Id": step.diff_id,
+                    "Created": step.created or None,
                     "CreatedBy": step.created_by,
                     "Size": step.size,
                     "Comment": step.comment,
@@ -87,7 +77,7 @@ def history(settings: Settings, image: str, *, no_trunc: bool) -> None:
         return
     rows = [
         [
-            "-" if step.layer is None else step.layer if no_trunc else described.short(step.layer),
+            "-" if step.diff_id is None else step.diff_id if no_trunc else described.short(step.diff_id),
             times.ago(times.parse(step.created)),
             output.human_size(step.size),
             _cut(output.one_line(step.created_by or step.comment), full=no_trunc),
@@ -97,21 +87,12 @@ def history(settings: Settings, image: str, *, no_trunc: bool) -> None:
     output.table(["layer", "created", "size", "created by"], rows, right=[2])
 
 
-def _steps(image: Image) -> Iterator[_Step]:
-    """Give the steps of the configuration with their layers, lowest first, and then layers that no step claims."""
-    layers = list(image.layers)
-    diff_ids = list(image.config.diff_ids)
+def _steps(image: Image) -> tuple[HistoryRow, ...]:
+    """Give the steps with their layers, lowest first; what is no step by its shape counts as one that says nothing."""
     told = image.config.fields.get("history")
-    for step in told if isinstance(told, list) else []:
-        fields = step if isinstance(step, dict) else {}
-        texts = [fields.get(key) for key in ("created_by", "comment")]
-        by, comment = (text if isinstance(text, str) else "" for text in texts)
-        if fields.get("empty_layer") is True or not layers:
-            yield _Step(None, 0, fields.get("created"), by, comment)
-        else:
-            yield _Step(diff_ids.pop(0), layers.pop(0).content_size or 0, fields.get("created"), by, comment)
-    for layer, diff_id in zip(layers, diff_ids, strict=True):
-        yield _Step(diff_id, layer.content_size or 0, None, "", "")
+    steps = [step if isinstance(step, dict) else {} for step in told] if isinstance(told, list) else []
+    config = attrs.evolve(image.config, fields={**image.config.fields, "history": steps})
+    return history_rows(config, [layer.content_size or 0 for layer in image.layers])
 
 
 def _cut(text: str, *, full: bool) -> str:
