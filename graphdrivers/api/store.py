@@ -313,9 +313,10 @@ class Store:
         """
         from graphdrivers.images import saving  # noqa: PLC0415 - see TYPE_CHECKING above
 
-        chosen = [self._outgoing_as(name) for name in names]
+        found = [self._image(name) for name in names]
+        chosen = [self._outgoing_as(name, image) for name, image in zip(names, found, strict=True)]
         epoch = source_date_epoch
-        with keeping(self.site, [self._image(name).top for name in names]):
+        with keeping(self.site, [image.top for image in found]):
             if form == "oci":
                 scratch = self.site.folder
                 saving.save_oci(
@@ -484,9 +485,9 @@ class Store:
             raise errors.ImageNotFound(chosen.image_id, ", for it has no layers: nothing to see")
         return chosen.top
 
-    def _outgoing_as(self, name: str | Image) -> OutgoingImage:
+    def _outgoing_as(self, name: str | Image, image: Image) -> OutgoingImage:
         """Describe an image; one asked for by one of its references goes under that name alone."""
-        found = self.outgoing(name)
+        found = self.outgoing(image)
         reference = images.full_reference(name) if isinstance(name, str) else None
         return attrs.evolve(found, names=(reference,)) if reference in found.names else found
 
