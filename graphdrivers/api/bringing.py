@@ -9,7 +9,6 @@ from typing import BinaryIO
 from graphdrivers.api import images
 from graphdrivers.api.images import Image
 from graphdrivers.images import image as sources
-from graphdrivers.images.image import ImageLayer
 from graphdrivers.images.reference import Reference
 from graphdrivers.model import DiffID, Limits
 from graphdrivers.store import images as records
@@ -38,9 +37,8 @@ def bring(
     Raises:
         DigestMismatch, ArchiveError: a layer is not what it should be.
     """
-    lease = os.urandom(16).hex()
-    try:
-        wanted = [Source(layer.diff_id, functools.partial(_open, source, layer)) for layer in source.layers]
+    with leases.of_import(site) as lease:
+        wanted = [Source(layer.diff_id, functools.partial(source.open_layer, layer)) for layer in source.layers]
         layers = importing.import_layers(site, wanted, lease=lease, limits=limits, watch=watch)
         for layer in source.layers:
             if layer.digest is not None:
@@ -56,9 +54,6 @@ def bring(
             created=ledger.now(),
         )
         records.put(site, record, names, lease=lease)
-    except BaseException:
-        leases.end(site, lease)
-        raise
     return images.find(site, source.config_digest)
 
 
@@ -98,7 +93,3 @@ def _is_bare(source: sources.Image, name: str) -> bool:
 
 def _base(path: str) -> str:
     return _SUFFIX.sub("", os.path.basename(os.path.abspath(path))).lower()
-
-
-def _open(source: sources.Image, layer: ImageLayer) -> BinaryIO:
-    return source.open_layer(layer)

@@ -2,7 +2,6 @@
 
 import datetime as dt
 import hashlib
-import os
 from collections.abc import Sequence
 from typing import BinaryIO
 
@@ -47,9 +46,8 @@ def make_image(
     """
     created = description.created or dt.datetime.now(dt.UTC)
     _configure(base, description, created, None)  # so that a mistake is told before the work
-    lease = os.urandom(16).hex()
     parent = base.layers[-1] if base is not None and base.layers else None
-    try:
+    with leases.of_import(site) as lease:
         layer = importing.import_tar(site, parent, tar, lease=lease, limits=limits, watch=watch)
         config = _configure(base, description, created, layer)
         image_id = Digest(f"sha256:{hashlib.sha256(config).hexdigest()}")
@@ -63,9 +61,6 @@ def make_image(
             created=ledger.now(),
         )
         records.put(site, record, names, lease=lease)
-    except BaseException:
-        leases.end(site, lease)
-        raise
     return images.find(site, image_id)
 
 

@@ -1,6 +1,8 @@
 """Leases: layers kept from being collected for a while, whatever becomes of the images and containers with them."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 
 from graphdrivers import errors
 from graphdrivers.store import ledger, making
@@ -27,6 +29,21 @@ def take(site: Site, layer: str, seconds: float | None = None) -> str:
             raise errors.LayerNotFound(layer)
         making.hold(step, lease, layer, expires=expires)
     return lease
+
+
+@contextlib.contextmanager
+def of_import(site: Site) -> Iterator[str]:
+    """Give a new lease for the layers that are made or found in the block.
+
+    `images.put` ends it with the image that needs them; after an error it ends
+    here, and the layers that are complete stay until they are collected.
+    """
+    lease = os.urandom(16).hex()
+    try:
+        yield lease
+    except BaseException:
+        end(site, lease)
+        raise
 
 
 def end(site: Site, lease: str) -> None:
