@@ -7,13 +7,13 @@ import attrs
 import click
 
 from graphdrivers import loading, naivediff
-from graphdrivers.api import mounts as all_mounts
 from graphdrivers.api.store import Store
 from graphdrivers.cli import completing, home, output, owners, stores
 from graphdrivers.cli.settings import Settings, global_options
 from graphdrivers.driver import Driver, Tells
 from graphdrivers.linux import filesystems
 from graphdrivers.model import LayerRecord
+from graphdrivers.store import mounted
 
 _SHOWN = ("root", "driver", "engine", "backing", "images", "containers", "mounts", "layers", "sealed")
 
@@ -49,7 +49,7 @@ def status(settings: Settings) -> None:
             "backing": filesystems.fs_type(driver.home),
             "images": 0 if store is None else len(store.images()),
             "containers": 0 if store is None else len(store.containers()),
-            "mounts": 0 if store is None else len(all_mounts.everything(store.site)),
+            "mounts": 0 if store is None else len(mounted.holders_of(store.site)),
             "layers": len(records),
             "sealed": sum(record.sealed for record in records),
             "disk": used,

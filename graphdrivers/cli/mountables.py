@@ -10,7 +10,6 @@ import attrs
 import click
 
 from graphdrivers import errors
-from graphdrivers.api import mounts as all_mounts
 from graphdrivers.api.containers import Container
 from graphdrivers.api.images import Image
 from graphdrivers.api.store import Store
@@ -105,7 +104,7 @@ def _by_name(store: Store, name: str, *, lazy: bool) -> list[str]:
 
 
 def _by_path(store: Store, path: str, *, lazy: bool) -> list[str]:
-    return _release(store, [held for held in all_mounts.everything(store.site) if held.target == path], lazy=lazy)
+    return _release(store, [held for held in mounted.holders_of(store.site) if held.target == path], lazy=lazy)
 
 
 def _release(store: Store, held: Sequence[Held], *, lazy: bool) -> list[str]:

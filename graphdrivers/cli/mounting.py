@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
 
 import click
 
@@ -12,6 +11,7 @@ from graphdrivers.cli.home import Home
 from graphdrivers.cli.settings import Settings, global_options
 from graphdrivers.linux import mountinfo, mounts
 from graphdrivers.model import validate_layer_name
+from graphdrivers.store.mounted import mount_point_made
 
 
 @click.command(epilog='Example: cd "$(graphdriver layer mount web)"')
@@ -55,22 +55,9 @@ def _mount(place: Home, name: str, target: str | None, *, view: bool) -> tuple[s
         used.append(where)
     if used:
         raise errors.LayerInUse(name, f"at {used[0]}")
-    with _made(where) if target is None else contextlib.nullcontext():
+    with mount_point_made(where) if target is None else contextlib.nullcontext():
         mounts.attach(plan, where)
     return where, True
-
-
-@contextlib.contextmanager
-def _made(where: str) -> Iterator[None]:
-    """Make the default mount point, and remove it again when the mount fails."""
-    os.makedirs(os.path.dirname(where), mode=0o700, exist_ok=True)
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(where, 0o700)
-    try:
-        yield
-    except BaseException:
-        os.rmdir(where)
-        raise
 
 
 @click.command(epilog="Example: graphdriver layer umount web")

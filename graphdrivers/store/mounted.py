@@ -41,8 +41,8 @@ class Held:
     holder: Holder | None
 
 
-def holders_of(site: Site, layer: str) -> list[Held]:
-    """Give who holds a layer mounted now."""
+def holders_of(site: Site, layer: str | None = None) -> list[Held]:
+    """Give who holds a layer mounted now; all layers for ``None``."""
     return [held for held in _rows(site, layer) if not is_over(site, held)]
 
 
@@ -187,7 +187,7 @@ def _mounted(site: Site, wanted: Held, plan: Sequence[Mount], *, own: bool) -> H
     """Mount a layer. Its row comes first, as this process's: were it to die in between, that is found and undone."""
     held = _record(site, attrs.evolve(wanted, holder=Holder.here()))
     try:
-        with _made(held.target) if own else contextlib.nullcontext():
+        with mount_point_made(held.target) if own else contextlib.nullcontext():
             mounts.attach(plan, held.target)
         try:
             if wanted.holder is None:
@@ -245,7 +245,8 @@ def _forget(site: Site, held: Held) -> None:
 
 
 @contextlib.contextmanager
-def _made(where: str) -> Iterator[None]:
+def mount_point_made(where: str) -> Iterator[None]:
+    """Make a mount point of our own for what is mounted in the block, and remove it again when that fails."""
     os.makedirs(os.path.dirname(where), mode=0o700, exist_ok=True)
     with contextlib.suppress(FileExistsError):
         os.mkdir(where, 0o700)
