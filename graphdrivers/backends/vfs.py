@@ -24,7 +24,7 @@ from graphdrivers.archive.apply import Target, apply
 from graphdrivers.archive.entries import Node
 from graphdrivers.archive.equality import Proof
 from graphdrivers.archive.whiteouts import PLAIN, PLAIN_RECORDED
-from graphdrivers.backends import abilities, baseline, layerdirs, quotas, recording, remembering, reserved, roots
+from graphdrivers.kit import abilities, baseline, layerdirs, quotas, recording, remembering, reserved, roots
 from graphdrivers.linux import copying
 from graphdrivers.model import Applied, LayerRecord, LayerSpec, Limits, Mount, Progress, Support
 from graphdrivers.naivediff import NaiveDiff

@@ -169,10 +169,10 @@ class Staging:
 
 
 @contextlib.contextmanager
-def discarding(path: str, parent: str) -> Iterator[None]:
+def discarding(path: str, parent: str) -> Iterator[str]:
     """Move a directory out of sight into ``parent``, atomically; it is deleted at the end of the block. Idempotent.
 
-    Takes no room on the disk, so that a full one can be emptied. What a killed
+    Gives the path that it has there. Takes no room on the disk, so that a full one can be emptied. What a killed
     process leaves in ``parent`` is found by `Staging.leftovers`.
 
     Raises:
@@ -188,7 +188,7 @@ def discarding(path: str, parent: str) -> Iterator[None]:
             with contextlib.suppress(BlockingIOError):  # somebody else is discarding it and has the lock: as good
                 fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.rename(path, name, dst_dir_fd=parent_fd)
-        yield
+        yield os.path.join(parent, name)
         trees.remove_tree(parent_fd, os.fsencode(name))
 
 

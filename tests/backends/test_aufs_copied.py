@@ -8,9 +8,9 @@ from collections.abc import Callable
 import pytest
 from aufstools import Opener, make, merged, names, shown, written
 
-from graphdrivers.backends import baseline
 from graphdrivers.backends.aufs.driver import AufsDriver
 from graphdrivers.conformance import observe
+from graphdrivers.kit import baseline
 from graphdrivers.linux import mounts
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="owners and mounts need root")

@@ -172,7 +172,7 @@ def test_settling_cleans_the_work_directory(driver: OverlayDriver, tmp_path: pat
 def test_an_untouched_layer_is_not_searched(driver: OverlayDriver, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sealing what was only unpacked looks at none of its files."""
     driver.create("layer", "base")
-    monkeypatch.setattr("graphdrivers.backends.reserved.put_aside", lambda *_: pytest.fail("searched"))
+    monkeypatch.setattr("graphdrivers.kit.reserved.put_aside", lambda *_: pytest.fail("searched"))
     driver.seal("layer")
 
 

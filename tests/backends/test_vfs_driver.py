@@ -15,8 +15,8 @@ import pytest
 
 from graphdrivers import errors
 from graphdrivers.archive import equality
-from graphdrivers.backends import baseline
 from graphdrivers.backends.vfs import VfsDriver
+from graphdrivers.kit import baseline
 from graphdrivers.linux import copying, mounts
 from graphdrivers.model import Change, ChangeKind, Support
 

@@ -11,8 +11,8 @@ import pytest
 from graphdrivers import errors
 from graphdrivers.archive import owners
 from graphdrivers.archive.whiteouts import PLAIN_RECORDED
-from graphdrivers.backends import recording, roots
 from graphdrivers.backends.vfs import VfsDriver
+from graphdrivers.kit import recording, roots
 from graphdrivers.linux import durable
 from graphdrivers.model import Capabilities
 

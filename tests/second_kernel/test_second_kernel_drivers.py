@@ -22,7 +22,7 @@ MOUNTS = (
     "tests/linux/test_linux_legacy_mount.py",
     "tests/linux/test_linux_probe.py",
 )
-ROOMS = ("tests/linux", "tests/backends")
+ROOMS = ("tests/linux", "tests/kit", "tests/backends")
 LATER = "--ignore-glob=tests/backends/test_aufs_*.py"
 """These set xattrs of overlay's own names in a mount, which Linux 6.7 brought; the suite covers aufs in the guest."""
 SHORT = "not crash and not stress and not stateful"

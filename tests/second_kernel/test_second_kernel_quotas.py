@@ -7,7 +7,7 @@ import pytest
 from guests import PYTEST, ROOT, run
 
 SCRIPT = "scripts/quota-filesystem"
-ROOMS = ("tests/linux/test_linux_quota.py", "tests/linux/test_linux_capabilities.py", "tests/backends/test_quotas.py")
+ROOMS = ("tests/linux/test_linux_quota.py", "tests/linux/test_linux_capabilities.py", "tests/kit/test_quotas.py")
 CONFORMANCE = ("-p", "graphdrivers.conformance.plugin", "--pyargs", "graphdrivers.conformance", "--graphdriver-require")
 CLAIMED = [("xfs", "overlay"), ("xfs", "vfs"), ("xfs", "aufs"), ("ext4", "overlay"), ("ext4", "aufs"), ("ext4", "vfs")]
 """On which file system which driver keeps limits; vfs on ext4 does where it may not pass them itself."""

@@ -8,7 +8,7 @@ import pytest
 from storetools import all_at_once, held_child, in_child, layout_of, reopened, shown, whole
 
 from graphdrivers import Store, errors, open_store
-from graphdrivers.backends import layerdirs
+from graphdrivers.kit import layerdirs
 from graphdrivers.linux.boot import boot_id
 from graphdrivers.model import LayerRecord
 from graphdrivers.store import collect, holders, ledger, names, opening, recover

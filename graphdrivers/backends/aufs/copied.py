@@ -28,12 +28,12 @@ from graphdrivers.archive.equality import Proof
 from graphdrivers.archive.plain import EmptyTree, PlainTree
 from graphdrivers.archive.replicate import Made, replicate
 from graphdrivers.archive.union import Union, UnionNode
-from graphdrivers.backends import baseline, layerdirs
 from graphdrivers.backends.aufs import phases
 from graphdrivers.backends.aufs.engine import Engine, Plan
 from graphdrivers.backends.aufs.home import DIFF, ESCAPES
 from graphdrivers.backends.aufs.phases import Phase
-from graphdrivers.backends.watch import Watch
+from graphdrivers.kit import baseline, layerdirs
+from graphdrivers.kit.watch import Watch
 from graphdrivers.linux import durable
 from graphdrivers.model import Mount
 

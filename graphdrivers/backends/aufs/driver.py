@@ -20,13 +20,13 @@ from graphdrivers.archive.apply import Target, apply
 from graphdrivers.archive.entries import Difference
 from graphdrivers.archive.plain import EmptyTree
 from graphdrivers.archive.produce import produce
-from graphdrivers.backends import layerdirs, quotas, remembering, roots
 from graphdrivers.backends.aufs import support as trials
 from graphdrivers.backends.aufs.engine import Engine, Forms
 from graphdrivers.backends.aufs.home import DIFF, ESCAPES, MARKED, NAME, AufsDirs
 from graphdrivers.backends.aufs.phases import Phase, is_held
-from graphdrivers.backends.watch import Watch
 from graphdrivers.driver import Driver
+from graphdrivers.kit import layerdirs, quotas, remembering, roots
+from graphdrivers.kit.watch import Watch
 from graphdrivers.linux import mounts, trees
 from graphdrivers.model import (
     Applied,

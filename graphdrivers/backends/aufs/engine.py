@@ -23,12 +23,12 @@ from graphdrivers.archive.whiteouts import (
     PLAIN_ESCAPED_USER,
     Dialect,
 )
-from graphdrivers.backends import layerdirs, reserved
 from graphdrivers.backends.aufs import phases
 from graphdrivers.backends.aufs.home import ESCAPES, MARKED, AufsDirs
 from graphdrivers.backends.aufs.phases import Phase
 from graphdrivers.backends.overlay.options import Settings
 from graphdrivers.backends.overlay.support import undoes_escapes
+from graphdrivers.kit import layerdirs, reserved
 from graphdrivers.model import Capabilities, Mount
 
 Plan = tuple[Mount, ...]

@@ -34,10 +34,10 @@ from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 from graphdrivers import errors
-from graphdrivers.backends import layerdirs, quotas
 from graphdrivers.backends.aufs import phases
 from graphdrivers.backends.aufs.phases import Phase
-from graphdrivers.backends.layerdirs import LayerDirs, LayerFile
+from graphdrivers.kit import layerdirs, quotas
+from graphdrivers.kit.layerdirs import LayerDirs, LayerFile
 from graphdrivers.linux import durable, locks, mountinfo
 from graphdrivers.model import validate_layer_name
 
@@ -151,7 +151,7 @@ class AufsDirs(LayerDirs):
             made = os.path.join(staging.path, STATE)
             record = os.path.join(staging.path, "layer")
             os.mkdir(made, 0o700)
-            undo.callback(quotas.release, made)  # nothing to be done any more once it is renamed
+            undo.callback(self.release, made)  # nothing to be done any more once it is renamed
             yield made
             with open(record, "wb") as file:
                 file.writelines(_quoted(name) + b"\n" for name in ancestry.ancestors)
@@ -177,7 +177,7 @@ class AufsDirs(LayerDirs):
             for link in (self._record(layer), os.path.join(self._phases, layer)):
                 with contextlib.suppress(FileNotFoundError, IsADirectoryError):  # rubbish of that kind is swept
                     os.unlink(link)
-            quotas.release(self.path(layer))
+            self.release(self.path(layer))
             for folder in (self.path(layer), self.diff(layer), self.mnt(layer)):
                 deleted_after.enter_context(durable.discarding(folder, self._tmp))
 
@@ -226,7 +226,7 @@ class AufsDirs(LayerDirs):
 
     def _clear(self, layer: str, staging: str) -> None:
         """Move what has a layer's name, but its record, to where it will be deleted."""
-        quotas.release(os.path.join(self.home, STATE, layer))  # of what is no layer the name may be anything
+        self.release(os.path.join(self.home, STATE, layer))  # of what is no layer the name may be anything
         for folder in _FOLDERS:
             with contextlib.suppress(FileNotFoundError):
                 os.rename(os.path.join(self.home, folder, layer), os.path.join(staging, f"{folder}-{layer}"))

@@ -16,11 +16,11 @@ from graphdrivers.archive.entries import Difference
 from graphdrivers.archive.search import deleted_by
 from graphdrivers.archive.union import Branch, Union
 from graphdrivers.archive.whiteouts import LONG_PREFIX, OPAQUE_NAME, PREFIX, RESERVED_PREFIX
-from graphdrivers.backends import layerdirs
 from graphdrivers.backends.aufs import phases, shadow
 from graphdrivers.backends.aufs.engine import Engine, Plan
 from graphdrivers.backends.aufs.home import ESCAPES
 from graphdrivers.backends.aufs.phases import Phase
+from graphdrivers.kit import layerdirs
 from graphdrivers.linux import aufs_mount, durable, mountinfo, trees
 from graphdrivers.model import Mount
 

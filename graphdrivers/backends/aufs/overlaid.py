@@ -13,12 +13,12 @@ from typing import ClassVar
 from graphdrivers.archive.entries import Difference
 from graphdrivers.archive.union import Branch
 from graphdrivers.archive.whiteouts import OVERLAY_USER
-from graphdrivers.backends import layerdirs, quotas
 from graphdrivers.backends.aufs import phases, shadow, translate
 from graphdrivers.backends.aufs.engine import Engine, Plan
 from graphdrivers.backends.aufs.home import DIFF, MARKED, NAME, STATE
 from graphdrivers.backends.aufs.phases import Phase
 from graphdrivers.backends.overlay.options import Settings
+from graphdrivers.kit import layerdirs, quotas
 from graphdrivers.linux import durable, mounts
 from graphdrivers.model import Mount
 

@@ -24,7 +24,7 @@ from typing import Literal
 import attrs
 
 from graphdrivers import errors
-from graphdrivers.backends import layerdirs
+from graphdrivers.kit import layerdirs
 from graphdrivers.linux.boot import boot_id
 from graphdrivers.model import NAME_MAX
 

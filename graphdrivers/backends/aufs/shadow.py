@@ -34,7 +34,7 @@ from typing import Self
 
 from graphdrivers.archive.search import deleted_by, read_mark
 from graphdrivers.archive.whiteouts import OPAQUE_NAME, PREFIX, WHITEOUT_DEVICE, Dialect
-from graphdrivers.backends import layerdirs
+from graphdrivers.kit import layerdirs
 from graphdrivers.linux import durable, trees, xattrs
 
 ABOVE, BELOW = "above", "below"

@@ -14,7 +14,6 @@ import attrs
 
 from graphdrivers import errors
 from graphdrivers.archive.whiteouts import OPAQUE_NAME, whiteout_name
-from graphdrivers.backends import abilities, layerdirs, quotas, recording, roots
 from graphdrivers.backends.aufs import native
 from graphdrivers.backends.aufs.copied import Copy
 from graphdrivers.backends.aufs.engine import Engine, Forms, Plan
@@ -22,10 +21,11 @@ from graphdrivers.backends.aufs.home import DIFF, MARKED, NAME, AufsDirs
 from graphdrivers.backends.aufs.native import KernelAufs
 from graphdrivers.backends.aufs.overlaid import MAX_DEPTH, OverlayShadow
 from graphdrivers.backends.aufs.phases import Phase
-from graphdrivers.backends.layerdirs import LayerFile
 from graphdrivers.backends.overlay.options import Settings as OverlaySettings
 from graphdrivers.backends.overlay.support import explained, mounted_unsynced
 from graphdrivers.backends.overlay.support import limits_refused_in as overlay_limits_refused
+from graphdrivers.kit import abilities, layerdirs, quotas, recording, roots
+from graphdrivers.kit.layerdirs import LayerFile
 from graphdrivers.linux import aufs_mount, filesystems, mounts, namespaces, probe
 from graphdrivers.model import Capabilities, Support
 

@@ -23,7 +23,7 @@ from graphdrivers.archive.plain import EmptyTree
 from graphdrivers.archive.search import deleted_by, read_mark
 from graphdrivers.archive.union import Union
 from graphdrivers.archive.whiteouts import OPAQUE_NAME, PREFIX, Dialect
-from graphdrivers.backends import layerdirs
+from graphdrivers.kit import layerdirs
 from graphdrivers.linux import trees, xattrs
 
 _TIMES = "graphdrivers.times"

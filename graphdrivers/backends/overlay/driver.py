@@ -18,12 +18,12 @@ from graphdrivers.archive.plain import EmptyTree
 from graphdrivers.archive.produce import produce
 from graphdrivers.archive.union import Branch, Union
 from graphdrivers.archive.whiteouts import PLAIN
-from graphdrivers.backends import layerdirs, quotas, remembering, reserved, roots
 from graphdrivers.backends.overlay import layout
 from graphdrivers.backends.overlay import options as choices
 from graphdrivers.backends.overlay import support as trials
-from graphdrivers.backends.watch import Watch
 from graphdrivers.driver import Driver
+from graphdrivers.kit import layerdirs, quotas, remembering, reserved, roots
+from graphdrivers.kit.watch import Watch
 from graphdrivers.linux import mounts, trees
 from graphdrivers.model import (
     Applied,

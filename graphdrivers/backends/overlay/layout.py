@@ -11,8 +11,8 @@ These are pure functions of paths; nothing here touches the disk.
 import os
 from collections.abc import Sequence
 
-from graphdrivers.backends.layerdirs import label
 from graphdrivers.backends.overlay.options import Settings
+from graphdrivers.kit.layerdirs import label
 from graphdrivers.model import Mount
 
 DIFF = "diff"

@@ -17,9 +17,9 @@ import attrs
 
 from graphdrivers import errors
 from graphdrivers.archive.whiteouts import OVERLAY, OVERLAY_USER, Dialect
-from graphdrivers.backends import abilities, layerdirs, quotas
 from graphdrivers.backends.overlay import layout
 from graphdrivers.backends.overlay.options import NAME, Settings, parse
+from graphdrivers.kit import abilities, layerdirs, quotas
 from graphdrivers.linux import filesystems, mounts, namespaces, probe
 from graphdrivers.model import Capabilities, Mount, Support
 

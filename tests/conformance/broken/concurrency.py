@@ -10,10 +10,10 @@ from typing import BinaryIO, ClassVar
 from broken.lifecycle import Insistent
 from broken.trees import Entangling
 from graphdrivers import errors
-from graphdrivers.backends.layerdirs import delete
 from graphdrivers.backends.overlay.driver import OverlayDriver
 from graphdrivers.backends.vfs import VfsDriver
 from graphdrivers.driver import Driver
+from graphdrivers.kit.layerdirs import delete
 from graphdrivers.model import Applied, LayerRecord, LayerSpec, Limits, Progress
 
 _WHILE = 0.05

@@ -6,9 +6,9 @@ from typing import BinaryIO, ClassVar
 
 from broken.flaws import tree_of
 from graphdrivers import errors
-from graphdrivers.backends.layerdirs import LayerFile
 from graphdrivers.backends.vfs import VfsDriver
 from graphdrivers.driver import Driver
+from graphdrivers.kit.layerdirs import LayerFile
 from graphdrivers.linux import trees
 from graphdrivers.model import Applied, LayerRecord, LayerSpec, Limits, Mount, Progress, Support
 

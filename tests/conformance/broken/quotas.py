@@ -11,9 +11,9 @@ from typing import BinaryIO, ClassVar
 
 from broken.flaws import claiming
 from graphdrivers import errors
-from graphdrivers.backends.layerdirs import LayerDirs, directory
 from graphdrivers.backends.vfs import VfsDriver
 from graphdrivers.driver import Driver
+from graphdrivers.kit.layerdirs import LayerDirs, directory
 from graphdrivers.linux import copying, mounts
 from graphdrivers.model import Applied, LayerSpec, Mount, Support
 

@@ -10,8 +10,8 @@ from collections.abc import Callable
 import pytest
 
 from graphdrivers import errors, loading
-from graphdrivers.backends import quotas
 from graphdrivers.driver import Driver
+from graphdrivers.kit import quotas
 from graphdrivers.linux import mounts, quota
 from graphdrivers.model import LayerSpec
 

@@ -12,8 +12,8 @@ import textwrap
 import pytest
 
 from graphdrivers import errors
-from graphdrivers.backends import layerdirs
-from graphdrivers.backends.layerdirs import LayerDirs, LayerFile
+from graphdrivers.kit import layerdirs
+from graphdrivers.kit.layerdirs import LayerDirs, LayerFile
 
 NAME = "made-up"
 
@@ -148,7 +148,7 @@ def test_a_killed_process_leaves_what_sweep_deletes(dirs: LayerDirs, moment: str
     make(dirs, "doomed")
     script = f"""
         import sys, time
-        from graphdrivers.backends.layerdirs import LayerDirs, LayerFile
+        from graphdrivers.kit.layerdirs import LayerDirs, LayerFile
         from graphdrivers.linux import trees
         def wait(*args):
             print("ready", flush=True)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from graphdrivers import errors, loading
-from graphdrivers.backends import remembering
+from graphdrivers.kit import remembering
 from graphdrivers.linux import mounts
 from graphdrivers.model import Mount
 

@@ -5,7 +5,7 @@ import stat
 
 from graphdrivers.archive import owners
 from graphdrivers.archive.whiteouts import PLAIN, Dialect
-from graphdrivers.backends import layerdirs
+from graphdrivers.kit import layerdirs
 
 
 def make_root(folder: str, *, ownership: bool, dialect: Dialect = PLAIN) -> None:

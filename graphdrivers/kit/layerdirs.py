@@ -31,7 +31,7 @@ from typing import ClassVar
 import attrs
 
 from graphdrivers import errors
-from graphdrivers.backends import quotas
+from graphdrivers.kit import quotas
 from graphdrivers.linux import durable, mountinfo, trees
 from graphdrivers.model import LayerRecord, validate_layer_name
 
@@ -182,7 +182,7 @@ class LayerDirs:
         with durable.Staging(self._tmp) as staging, contextlib.ExitStack() as undo:
             made = os.path.join(staging.path, quotas.TRIAL)
             os.mkdir(made, 0o700)
-            undo.callback(quotas.release, made)  # nothing to be done any more once it is renamed
+            undo.callback(self.release, made)  # nothing to be done any more once it is renamed
             yield made
             text = json.dumps({"version": VERSION, "parent": ancestry.parent, "ancestors": ancestry.ancestors})
             with open(os.path.join(made, "layer.json"), "w", encoding="ascii") as file:
@@ -285,16 +285,23 @@ class LayerDirs:
             raise errors.LayerInUse(layer, f"at {where!r}")
 
     def remove(self, layer: str) -> None:
-        """Delete a layer: one rename, then its files. Idempotent; needs no room on the disk."""
-        quotas.release(self.path(layer))
-        with durable.discarding(self.path(layer), self._tmp):
-            pass  # out of sight; the deletion follows
+        """Delete a layer: one rename, `release`, then its files. Idempotent; needs no room on the disk."""
+        with durable.discarding(self.path(layer), self._tmp) as moved:
+            self.release(moved)
+
+    def release(self, folder: str) -> None:
+        """Undo what the files of a layer's folder, anywhere by now, hold beside themselves; they are deleted next.
+
+        Idempotent; nothing is done where there is no folder. Here it is the limit on its size. A driver that keeps
+        more than files overrides it: subvolumes, datasets and devices end here.
+        """
+        quotas.release(folder)
 
     def sweep(self) -> None:
         """Delete what dead processes left in ``tmp``."""
         for name in durable.Staging.leftovers(self._tmp):
-            for made in self.made_as:
-                quotas.release(os.path.join(self._tmp, name, made))
+            for folder in ("", *self.made_as):
+                self.release(os.path.join(self._tmp, name, folder))
             delete(self._tmp, name)
 
 

@@ -6,7 +6,7 @@ import pathlib
 import pytest
 
 from graphdrivers import errors
-from graphdrivers.backends import abilities, layerdirs
+from graphdrivers.kit import abilities, layerdirs
 
 
 def test_a_probe_is_no_leftover(tmp_path: pathlib.Path) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 import attrs
 
 from graphdrivers import errors
-from graphdrivers.backends import layerdirs
+from graphdrivers.kit import layerdirs
 from graphdrivers.linux import durable
 from graphdrivers.model import Capabilities, Support
 

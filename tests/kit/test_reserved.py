@@ -6,8 +6,8 @@ import resource
 
 import pytest
 
-from graphdrivers.backends import reserved
-from graphdrivers.backends.layerdirs import delete
+from graphdrivers.kit import reserved
+from graphdrivers.kit.layerdirs import delete
 
 
 def test_everything_reserved_is_moved_and_nothing_else(tmp_path: pathlib.Path) -> None:
