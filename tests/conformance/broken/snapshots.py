@@ -55,17 +55,6 @@ class Snapping(_Snapping):
     name: ClassVar[str] = "snapping"
 
 
-class NoSnapshots(VfsDriver):
-    """Claims to fork live layers, and has no way to."""
-
-    name: ClassVar[str] = "no-snapshots"
-
-    @classmethod
-    def probe(cls, home: str, options: Mapping[str, str]) -> Support:
-        """Claim it."""
-        return claiming(super().probe(home, options), fork_live=True)
-
-
 class SharesFiles(Snapping):
     """Links the files instead of copying them."""
 
@@ -175,7 +164,6 @@ class HandsLimitsOn(LimitedSnapping):
 
 
 CAUGHT_BY: dict[type[Driver], tuple[str, ...]] = {
-    NoSnapshots: ("test_a_mounted_layer_is_snapshot",),
     SharesFiles: ("test_an_open_file_goes_on",),
     CopiesTheParent: ("test_a_mounted_layer_is_snapshot", "test_a_snapshot_of_a_base_layer"),
     MakesChildren: ("test_a_snapshot_is_a_sibling",),
