@@ -1,4 +1,4 @@
-"""Imports only go down: the floors of the house, checked on the syntax trees. Plugins stay in the rooms open to them."""
+"""Imports only go down: the floors of the house, checked on syntax trees. Plugins stay in the rooms open to them."""
 
 import ast
 import graphlib
