@@ -66,6 +66,17 @@ class NoSnapshots(VfsDriver):
         return claiming(super().probe(home, options), fork_live=True)
 
 
+class Modest(Snapping):
+    """Does not say that it can."""
+
+    name: ClassVar[str] = "modest-about-snapshots"
+
+    @classmethod
+    def probe(cls, home: str, options: Mapping[str, str]) -> Support:
+        """Claim nothing."""
+        return claiming(super().probe(home, options), fork_live=False)
+
+
 class SharesFiles(Snapping):
     """Links the files instead of copying them."""
 
@@ -176,6 +187,7 @@ class HandsLimitsOn(LimitedSnapping):
 
 CAUGHT_BY: dict[type[Driver], tuple[str, ...]] = {
     NoSnapshots: ("test_a_mounted_layer_is_snapshot",),
+    Modest: ("test_snapshots_that_are_not_claimed",),
     SharesFiles: ("test_an_open_file_goes_on",),
     CopiesTheParent: ("test_a_mounted_layer_is_snapshot", "test_a_snapshot_of_a_base_layer"),
     MakesChildren: ("test_a_snapshot_is_a_sibling",),
