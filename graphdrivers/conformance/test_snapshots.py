@@ -5,9 +5,9 @@ import os
 import pytest
 
 from graphdrivers import errors
-from graphdrivers.conformance.edits import Create, Edit, Mkdir, Remove, Write, replay
 from graphdrivers.conformance.workbench import Workbench, names_in
 from graphdrivers.driver import Snapshots
+from graphdrivers.edits import Create, Edit, Mkdir, Remove, Write, replay
 from graphdrivers.model import LayerRecord, LayerSpec
 
 BELOW: tuple[Edit, ...] = (Create("kept", b"0"), Create("gone", b"0"), Mkdir("dir"), Create("dir/file", b"0"))
@@ -170,3 +170,14 @@ def test_a_snapshot_has_no_limit(bench: Workbench) -> None:
         sizes = {name: os.path.getsize(os.path.join(root, name)) for name in ("own", "big")}
 
     assert sizes == {"own": 1 << 20, "big": 32 << 20}
+
+
+def test_snapshots_that_are_not_claimed(bench: Workbench) -> None:
+    """Without the capability there is no way to make one, or it is refused."""
+    bench.lacks("fork_live")
+    live(bench)
+    if isinstance(bench.driver, Snapshots):
+        with pytest.raises(errors.NotSupported):
+            bench.driver.snapshot("layer", "branch")
+
+    assert [record.name for record in bench.driver.layers()] == ["layer", "base"]

@@ -55,6 +55,17 @@ class Snapping(_Snapping):
     name: ClassVar[str] = "snapping"
 
 
+class Modest(Snapping):
+    """Does not say that it can."""
+
+    name: ClassVar[str] = "modest-about-snapshots"
+
+    @classmethod
+    def probe(cls, home: str, options: Mapping[str, str]) -> Support:
+        """Claim nothing."""
+        return claiming(super().probe(home, options), fork_live=False)
+
+
 class SharesFiles(Snapping):
     """Links the files instead of copying them."""
 
@@ -164,6 +175,7 @@ class HandsLimitsOn(LimitedSnapping):
 
 
 CAUGHT_BY: dict[type[Driver], tuple[str, ...]] = {
+    Modest: ("test_snapshots_that_are_not_claimed",),
     SharesFiles: ("test_an_open_file_goes_on",),
     CopiesTheParent: ("test_a_mounted_layer_is_snapshot", "test_a_snapshot_of_a_base_layer"),
     MakesChildren: ("test_a_snapshot_is_a_sibling",),
