@@ -31,7 +31,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_.-]{0,63}")
 _TARGET = re.compile(r"[\w.]+\s*:\s*[\w.]+\s*(\[.*\])?")
 """What an entry point names. Source: PyPA, *Entry points specification*."""
 
-_TAKEN = frozenset({AUTO, "locks", "mounts", "store", "unfinished"})
+TAKEN = frozenset({AUTO, "locks", "mounts", "store", "unfinished"})
 """What has a meaning of its own where drivers are named, or below a root."""
 
 _NAMELESS = "a distribution without a name"
@@ -219,7 +219,7 @@ def _misnamed(name: str) -> str:
     """Say why no driver can have this name; empty when one can."""
     if not _NAME.fullmatch(name):
         return "is not made of up to 64 small letters, digits, '-', '_' and '.', a letter first"
-    return "means something else" if name in _TAKEN else ""
+    return "means something else" if name in TAKEN else ""
 
 
 def _complaint(offer: Offer, found: object) -> tuple[str, str]:

@@ -15,7 +15,15 @@ def test_the_page_shows_commands_in_no_other_way() -> None:
     assert text.count("code-block:: console") + text.count("code-block:: sh") == len(
         [block for block in blocks(PAGE) if block.language in SHELL]
     )
-    assert "::\n\n    " not in text.replace("code-block::", "")
+    assert "::\n\n" not in text
+
+
+def test_the_example_is_short() -> None:
+    """It is as long as the page says."""
+    driver = ROOT / "plugins" / "example" / "graphdrivers_example" / "driver.py"
+
+    assert "less than 150 lines" in (ROOT / PAGE).read_text(encoding="utf-8")
+    assert driver.read_text(encoding="utf-8").count("\n") < 150
 
 
 def test_the_page(author: dict[str, str], tmp_path: pathlib.Path) -> None:
