@@ -10,8 +10,9 @@ import pytest
 import graphdrivers
 
 PACKAGE = pathlib.Path(graphdrivers.__file__).parent
-FLOORS = {"errors": 0, "model": 1, "linux": 2, "archive": 3, "driver": 4, "naivediff": 5, "kit": 6}
-FLOORS |= {"backends": 7, "loading": 7, "store": 8, "images": 9, "api": 10, "conformance": 11, "bench": 11, "cli": 12}
+FLOORS = {"errors": 0, "model": 1, "linux": 2, "edits": 3, "archive": 3, "driver": 4, "naivediff": 5, "kit": 6}
+FLOORS |= {"offers": 6, "backends": 7, "loading": 7, "store": 8, "images": 9, "api": 10}
+FLOORS |= {"conformance": 11, "bench": 11, "cli": 12}
 FLOORS |= {"__main__": 13, "__init__": 13}
 CLOSED = {"driver": {"linux", "archive"}, "conformance": {"store", "images", "api", "backends", "kit"}}
 """Rooms below that a room may not enter all the same."""

@@ -10,9 +10,9 @@ import tarfile
 import pytest
 
 from graphdrivers import errors
-from graphdrivers.conformance.edits import Create, Edit, Mkdir, Mknod, Remove, replay
 from graphdrivers.conformance.processes import steps_of
 from graphdrivers.conformance.workbench import Member, Workbench, layer_tar
+from graphdrivers.edits import Create, Edit, Mkdir, Mknod, Remove, replay
 from graphdrivers.linux import mounts
 from graphdrivers.model import Applied
 

@@ -12,7 +12,9 @@ from graphdrivers_btrfs import ioctls
 
 from graphdrivers import naivediff
 from graphdrivers.archive.compare import every_pair
-from graphdrivers.conformance.edits import (
+from graphdrivers.conformance.randomly import edit_randomly
+from graphdrivers.conformance.workbench import Workbench
+from graphdrivers.edits import (
     Chmod,
     Create,
     Edit,
@@ -25,8 +27,6 @@ from graphdrivers.conformance.edits import (
     Write,
     replay,
 )
-from graphdrivers.conformance.randomly import edit_randomly
-from graphdrivers.conformance.workbench import Workbench
 from graphdrivers.kit import layerdirs
 from graphdrivers.linux import trees
 

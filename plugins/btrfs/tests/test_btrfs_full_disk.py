@@ -10,9 +10,9 @@ import pytest
 from btrfstools import driver_of, small_btrfs, subvolumes_below, tree_of
 
 from graphdrivers import errors, loading
-from graphdrivers.conformance.edits import Create, Remove, replay
 from graphdrivers.conformance.observe import Item, assert_same
 from graphdrivers.conformance.workbench import Member, Workbench, layer_tar
+from graphdrivers.edits import Create, Remove, replay
 from graphdrivers.linux import mounts
 
 FULL = (errno.ENOSPC, errno.EDQUOT)

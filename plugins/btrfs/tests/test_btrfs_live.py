@@ -8,8 +8,8 @@ import sys
 
 from btrfstools import driver_of, tree_of
 
-from graphdrivers.conformance.edits import Create
 from graphdrivers.conformance.workbench import Workbench
+from graphdrivers.edits import Create
 
 _WRITER = """
 import itertools, os, sys
@@ -93,6 +93,7 @@ def test_the_size_costs_nothing(bench: Workbench) -> None:
         file.flush()
         os.fsync(file.fileno())
     Create("file", b"1").perform(tree_of(bench.driver, "small"))
+    os.sync()
     before = _written(bench.driver.home)
     driver_of(bench).snapshot("large", "branch")
 

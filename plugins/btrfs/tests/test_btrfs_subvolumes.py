@@ -10,9 +10,9 @@ from btrfstools import agree, driver_of, make_subvolume, subvolumes_below, tree_
 from graphdrivers_btrfs import ioctls, subvolumes
 
 from graphdrivers import errors, loading
-from graphdrivers.conformance.edits import Chmod, Create, Edit, Mkdir, Remove, Utime, replay
 from graphdrivers.conformance.observe import Item, assert_same
 from graphdrivers.conformance.workbench import Workbench
+from graphdrivers.edits import Chmod, Create, Edit, Mkdir, Remove, Utime, replay
 from graphdrivers.kit import layerdirs
 from graphdrivers.linux import mounts, trees
 from graphdrivers.model import Mount
