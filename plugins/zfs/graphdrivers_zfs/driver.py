@@ -5,10 +5,12 @@ on disk once. A layer's tree is a plain directory in its dataset, which is
 mounted when a plan is asked for, and unmounted when the layer comes to rest.
 
 How often each verb calls ``zfs``, which is what it costs: create 1 (without a
-parent 2), seal 1, mounts 0 or 1, remove 2 (of a sealed layer 3), settle of the
-whole home 1, all others 0; and 1 more where a layer is not mounted and has to be.
+parent 2), seal 1, snapshot 3, mounts 0 or 1, remove 2 (of a sealed layer 3),
+settle of the whole home 1, all others 0; and 1 more for each layer that is not
+mounted and has to be.
 """
 
+import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from typing import ClassVar
@@ -16,11 +18,12 @@ from typing import ClassVar
 from graphdrivers import errors
 from graphdrivers.archive.entries import Node
 from graphdrivers.archive.equality import Proof
-from graphdrivers.kit import remembering, reserved, roots
+from graphdrivers.kit import layerdirs, remembering, reserved, roots
+from graphdrivers.linux import durable
 from graphdrivers.model import LayerRecord, LayerSpec, Mount, Support
 from graphdrivers.naivediff import NaiveDiff
 from graphdrivers_zfs import datasets, support, tool
-from graphdrivers_zfs.home import ZfsHome, intend
+from graphdrivers_zfs.home import ZfsHome, be_born, intend, mark_sealed
 
 
 class ZfsDriver(NaiveDiff):
@@ -36,7 +39,7 @@ class ZfsDriver(NaiveDiff):
         lasting = support.check_options(home, options)
         above = support.dataset_of(home, lasting)
         self._home = ZfsHome(home, self.name, lasting, above, support.extras_of(support_))
-        self._datasets = self._home.datasets
+        self._datasets, self._places = self._home.datasets, self._home.places
         remembering.remember(home, options, support_)
 
     @classmethod
@@ -51,7 +54,7 @@ class ZfsDriver(NaiveDiff):
             raise errors.NotSupported(self.name, f"{spec.size} bytes are no size", "ask for one byte or more")
         dataset = datasets.new_name()
         with self._home.making(layer, ancestry) as folder:
-            intend(folder, dataset)
+            intend(folder, dataset, spec.size)
             if parent is None:
                 self._make_root(dataset, layer, spec.size)
             else:
@@ -60,10 +63,10 @@ class ZfsDriver(NaiveDiff):
 
     def _make_root(self, dataset: str, layer: str, size: int | None) -> None:
         self._datasets.make(dataset, layer, size)
-        place = self._datasets.begin(dataset, layer)
+        place = self._places.begin(dataset, layer)
         os.chmod(place, 0o700)
-        roots.make_root(self._datasets.tree(dataset), ownership=self.support.capabilities.ownership)
-        self._datasets.unmount(dataset, layer)
+        roots.make_root(self._places.tree(dataset), ownership=self.support.capabilities.ownership)
+        self._places.unmount(dataset, layer)
 
     def _clone(self, dataset: str, layer: str, parent: str, size: int | None) -> None:
         origin = self._home.dataset(parent)
@@ -84,12 +87,35 @@ class ZfsDriver(NaiveDiff):
         self._datasets.seal(dataset)
         self._home.seal(layer)
 
+    def snapshot(self, layer: str, name: str) -> None:
+        """Snapshot the dataset as it is, and make a sealed layer of that; see `driver.Snapshots`."""
+        ancestry = self._home.writable(layer)
+        if self._home.exists(name):
+            raise errors.LayerExists(name)
+        live, dataset = self._home.dataset(layer), datasets.new_name()
+        size = self._home.limit(layer)
+        if size is not None:
+            below = None if ancestry.parent is None else self._home.dataset(ancestry.parent)
+            self._datasets.hold(live, size, below)
+        with self._home.making(name, ancestry) as folder:
+            intend(folder, dataset)
+            be_born(folder, self._home.born(layer))
+            self._flush(live)
+            self._datasets.fork(live, dataset, name, ancestry.parent)
+            mark_sealed(folder)
+        self._home.persist(name)
+
+    def _flush(self, dataset: str) -> None:
+        """Write what the kernel holds back of what was written, if the dataset is mounted."""
+        with contextlib.suppress(FileNotFoundError), layerdirs.directory(self._places.tree(dataset)) as tree:
+            durable.syncfs(tree)
+
     def mounts(self, layer: str, *, view: bool = False) -> tuple[Mount, ...]:
         """Mount the dataset, and give the tree in it, read-only in a view."""
         if not view:
             self._home.writable(layer)
             self._home.touch(layer)
-        tree = self._datasets.ready(self._dataset(layer), layer)
+        tree = self._places.ready(self._dataset(layer), layer)
         return (Mount("bind", tree, readonly=view and self.support.capabilities.readonly_views),)
 
     def layers(self) -> Iterator[LayerRecord]:
@@ -112,31 +138,24 @@ class ZfsDriver(NaiveDiff):
         """
         if layer is None:
             self._home.sweep()
-            self._sweep_datasets()
+            self._datasets.sweep(self._home.known)
             return
         dataset = self._dataset(layer)
-        if not self._home.is_sealed(layer) and not self._datasets.users(dataset):
+        if not self._home.is_sealed(layer) and not self._places.users(dataset):
             self._rest(layer, dataset)
-
-    def _sweep_datasets(self) -> None:
-        for dataset in self._datasets.orphans(self._home.known):
-            try:
-                self._datasets.destroy(dataset, dataset)
-            except errors.GraphDriverError:
-                continue  # in use, or somebody else's things are in it; it is found again the next time
 
     def _rest(self, layer: str, dataset: str) -> None:
         """Clean up after somebody wrote to a layer, and unmount it: that writes what programs have mapped."""
         if self._home.is_touched(layer):
-            tree = self._datasets.ready(dataset, layer)
+            tree = self._places.ready(dataset, layer)
             aside = reserved.put_aside(tree, os.path.join(os.path.dirname(tree), "reserved"))
             self._home.rest(layer)
             if aside:
                 raise errors.ReservedNameError(layer, aside)
-        self._datasets.unmount(dataset, layer)
+        self._places.unmount(dataset, layer)
 
     def _refuse_mounted(self, layer: str, dataset: str) -> None:
-        for place in self._datasets.users(dataset):
+        for place in self._places.users(dataset):
             raise errors.LayerInUse(layer, f"at {place!r}")
 
     def _dataset(self, layer: str) -> str:
@@ -152,13 +171,14 @@ class ZfsDriver(NaiveDiff):
 
         A clone has its origin's inodes, numbers and change times too. Nobody can
         set a change time, so an inode that last changed before the clone was made
-        is as it was then.
+        has the content that it had then. Its xattrs are compared: zfs-fuse lets
+        them change without it.
         """
         born = self._home.born(layer)
 
         def is_old(lower: Node, upper: Node) -> bool:
             old, new = lower.stat, upper.stat
-            same = old.st_ino == new.st_ino and old.st_ctime_ns == new.st_ctime_ns
-            return same and new.st_ctime_ns < born
+            untouched = old.st_ino == new.st_ino and old.st_ctime_ns == new.st_ctime_ns < born
+            return untouched and lower.xattrs() == upper.xattrs()
 
         return is_old

@@ -17,9 +17,10 @@ import re
 from collections.abc import Iterator, Mapping
 
 from graphdrivers import errors
-from graphdrivers.kit import layerdirs
+from graphdrivers.kit import layerdirs, quotas
 from graphdrivers.linux import durable
 from graphdrivers_zfs.datasets import Datasets
+from graphdrivers_zfs.mounting import Places
 from graphdrivers_zfs.tool import Tool, find
 
 _DATASET = "dataset"
@@ -36,7 +37,9 @@ class ZfsHome(layerdirs.LayerDirs):
         super().__init__(home, driver, lasting)
         mounts = os.path.join(home, _MOUNTS)
         layerdirs.make_private(mounts)
-        self.datasets = Datasets(Tool(find(driver)), above, self._number(), mounts, extras)
+        tool = Tool(find(driver))
+        self.places = Places(tool, above, mounts)
+        self.datasets = Datasets(tool, self.places, self._number(), extras)
 
     def _number(self) -> str:
         """Read the home's number, making it where there is none; of several processes one makes it."""
@@ -63,8 +66,16 @@ class ZfsHome(layerdirs.LayerDirs):
         raise errors.StoreCorrupt(self.home, f"the folder of layer {layer!r} names no dataset")
 
     def born(self, layer: str) -> int:
-        """Give a time, in ns, at which the layer's dataset was not made yet, on the clock of its files."""
-        return os.stat(self.path(layer, _DATASET)).st_ctime_ns
+        """Give a time, in ns, at which the layer was not there yet, on the clock of its files; see `be_born`."""
+        return os.stat(self.path(layer, _DATASET)).st_mtime_ns
+
+    def limit(self, layer: str) -> int | None:
+        """Give the size that a layer was limited to, in bytes."""
+        try:
+            with open(self.path(layer, quotas.LIMIT), encoding="ascii") as file:
+                return int(file.read())
+        except FileNotFoundError:
+            return None
 
     def persist(self, layer: str) -> None:
         """Make a layer's folder durable: the caller's syncfs(2) does not reach zfs-fuse."""
@@ -140,10 +151,23 @@ def number_of(home: str) -> str | None:
     return number
 
 
-def intend(folder: str, dataset: str) -> None:
-    """Write down, in the folder of a layer in the making, which dataset it is going to have."""
+def intend(folder: str, dataset: str, size: int | None = None) -> None:
+    """Write down, in the folder of a layer in the making, which dataset it is going to have, of which size."""
     with layerdirs.directory(folder) as opened:
         durable.write_atomic(opened, _DATASET, dataset.encode(), durable=False)
+        if size is not None:
+            durable.write_atomic(opened, quotas.LIMIT, f"{size}".encode(), durable=False)
+
+
+def be_born(folder: str, time: int) -> None:
+    """Say when the layer came to be whose state the one of this folder is, in ns; else it is when `intend` ran."""
+    os.utime(os.path.join(folder, _DATASET), ns=(time, time))
+
+
+def mark_sealed(folder: str) -> None:
+    """Make the layer of a folder, that is in the making, one that is sealed from the start."""
+    with open(os.path.join(folder, "sealed"), "xb"):
+        pass  # an empty file
 
 
 def _read(folder: str) -> str:

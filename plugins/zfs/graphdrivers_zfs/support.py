@@ -14,6 +14,7 @@ from graphdrivers.model import Capabilities, Support
 from graphdrivers_zfs import datasets, tool
 from graphdrivers_zfs import home as home_of
 from graphdrivers_zfs.datasets import Datasets
+from graphdrivers_zfs.mounting import TYPES, Places
 
 NAME = "zfs"
 
@@ -82,7 +83,7 @@ def _dataset_below(home: str) -> str:
     above = [mount for mount in mountinfo.read() if f"{place}/".startswith(mount.target.rstrip("/") + "/")]
     mount = max(above, key=lambda one: len(one.target))  # of several at one place the last, which covers the others
     mount = [one for one in above if one.target == mount.target][-1]
-    if mount.fs_type not in datasets.TYPES or "@" in mount.source:
+    if mount.fs_type not in TYPES or "@" in mount.source:
         reason = f"{home!r} is on {mount.fs_type}, not on a writable ZFS dataset"
         fix = f"put --root on one, or choose one with --opt {OPTION}=POOL/NAME"
         raise errors.IncompatibleFilesystem(NAME, reason, fix)
@@ -104,7 +105,8 @@ def probed(home: str, options: Mapping[str, str]) -> Support:
         raise errors.PrerequisiteMissing(NAME, "only root can mount datasets", "run as root")
     with abilities.scratch(NAME, home) as folder:
         try:
-            trial = _tried(Datasets(program, above, home_of.number_of(home) or "trial", folder))
+            places = Places(program, above, folder)
+            trial = _tried(Datasets(program, places, home_of.number_of(home) or "trial"))
         except tool.ZfsError as error:
             raise errors.PrerequisiteMissing(NAME, error.message, error.fix or _fix(above)) from error
     return Support(_capabilities(trial), _engine(trial), _notes(trial, above))
@@ -116,12 +118,12 @@ def _fix(above: str) -> str:
 
 def _tried(found: Datasets) -> Trial:
     dataset = datasets.new_name()
-    home_of.intend(found.folder, dataset)  # for those who clean up, should this process be killed
+    home_of.intend(found.places.folder, dataset)  # for those who clean up, should this process be killed
     with contextlib.ExitStack() as stack:
         stack.callback(found.destroy, dataset, "trial")
         extras = _made(found, dataset)
-        place = found.begin(dataset, "trial")
-        stack.callback(found.unmount, dataset, "trial")
+        place = found.places.begin(dataset, "trial")
+        stack.callback(found.places.unmount, dataset, "trial")
         kind = next(iter(mount.fs_type for mount in mountinfo.read() if mount.target == os.path.realpath(place)))
         return Trial(abilities.tried(place), extras, abilities.views_are_readonly(place), kind.startswith("fuse"))
 
@@ -150,6 +152,7 @@ def _capabilities(trial: Trial) -> Capabilities:
         stable_inodes=True,
         copy_on_write=True,
         quota=True,
+        fork_live=True,
         # Each layer is a file system of its own: blocks are not shared with what is copied from another.
         reflink=False,
     )
