@@ -80,7 +80,8 @@ class Driver(abc.ABC):
     rank: ClassVar[int] = 0
     """Preference in automatic selection, highest first; 0 or less is never chosen by itself."""
 
-    contract: ClassVar[int] = CONTRACT_VERSION
+    contract: ClassVar[int]
+    """The version of this contract that the driver was built for, as a number: `CONTRACT_VERSION` would follow ours."""
 
     def __init__(self, home: str, options: Mapping[str, str], support: Support) -> None:
         """Open the driver on ``home``, creating it (mode 0700) where it is missing.
@@ -245,4 +246,25 @@ class Tells(Protocol):
 
         Raises:
             LayerNotFound: there is no such layer.
+        """
+
+
+@runtime_checkable
+class Snapshots(Protocol):
+    """What a driver with the capability ``fork_live`` has beyond the contract."""
+
+    def snapshot(self, layer: str, name: str) -> None:
+        """Make the sealed layer ``name`` of the present state of the writable ``layer``, mounted or not. Atomic.
+
+        Its parent is that of ``layer``, which goes on as it is: what has it
+        mounted notices nothing, and neither layer needs the other from then on.
+        The cost does not depend on their sizes. The state is that of one moment,
+        as a power cut at that moment would have left it had everything written
+        been durable. A limit on the size of ``layer`` is not handed on. Names
+        reserved for whiteouts are not searched for: they stay, and `diff` of the
+        snapshot refuses them.
+
+        Raises:
+            LayerNotFound, LayerSealed: there is no such writable layer.
+            LayerExists: ``name`` is taken.
         """

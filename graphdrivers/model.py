@@ -247,7 +247,7 @@ class Capabilities:
     """Creating a child costs O(1), not O(parent)."""
 
     fork_live: bool = False
-    """A mounted writable layer can be sealed and branched."""
+    """The present state of a writable layer can be branched while it is mounted; see `driver.Snapshots`."""
 
     quota: bool = False
     """``LayerSpec.size`` is enforced."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 import graphdrivers
-from graphdrivers import errors, loading
+from graphdrivers import errors, loading, offers
 from graphdrivers.driver import Driver
 from graphdrivers.model import Capabilities
 
@@ -25,6 +25,7 @@ BODY = """
 
     class Made(Driver):
         name = {name!r}
+        contract = 1
         rank = {rank}
         @classmethod
         def probe(cls, home, options):
@@ -71,7 +72,7 @@ def shop(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sh
     """An empty shelf of distributions that is the only one the loader sees."""
     site = tmp_path / "site"
     site.mkdir()
-    monkeypatch.setattr(loading, "GROUP", GROUP)
+    monkeypatch.setattr(offers, "GROUP", GROUP)
     monkeypatch.syspath_prepend(str(site))
     before = set(sys.modules)
     yield Shop(site)
@@ -192,15 +193,19 @@ def test_what_is_no_driver_of_this_contract(shop: Shop, root: str, more: str, re
     with pytest.raises(errors.DriverNotFound) as caught:
         loading.load_driver("zfs", root)
 
-    assert f"made_up_zfs:Made {reason}" in str(caught.value)
+    assert f"made_up_zfs:Made of dist-zfs 1.0 {reason}" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_missing_verb(shop: Shop, root: str) -> None:
     """The verbs that a driver lacks are named."""
-    source = (
-        "from graphdrivers.driver import Driver\nclass Made(Driver):\n    name = 'zfs'\n    def seal(self, layer): ..."
-    )
+    source = """
+        from graphdrivers.driver import Driver
+        class Made(Driver):
+            name = "zfs"
+            contract = 1
+            def seal(self, layer): ...
+    """
     shop.distribution("thin", {"zfs": "made_up_thin:Made"}, {"made_up_thin": source})
 
     with pytest.raises(errors.DriverNotFound, match="lacks apply, changes, create, diff, layers, mounts, probe"):

@@ -92,10 +92,10 @@ class _Production:
         for difference in differences:
             path = difference.path
             node = difference.upper
+            if _MARKER in path and _is_marker(path):
+                raise errors.UnsupportedEntry(_RESERVED, os.fsdecode(path))
             if node is None:
                 self._whiteout(path)
-            elif _MARKER in path and _is_marker(path):
-                raise errors.UnsupportedEntry(_RESERVED, os.fsdecode(path))
             else:
                 status = node.stat
                 if status.st_nlink > 1 and self._link(path, status):

@@ -10,8 +10,8 @@ import tarfile
 import pytest
 
 from graphdrivers import errors
-from graphdrivers.conformance.edits import Create, Edit, Mkdir, Mknod, Remove, replay
 from graphdrivers.conformance.workbench import Member, Workbench, layer_tar
+from graphdrivers.edits import Create, Edit, Mkdir, Mknod, Remove, replay
 from graphdrivers.linux import mounts
 from graphdrivers.model import Applied
 
@@ -169,24 +169,9 @@ def test_a_child_that_is_a_copy(bench: Workbench) -> None:
     assert _inodes(bench) >= before + _MANY
 
 
-def test_a_live_layer_is_forked(bench: Workbench, fresh_root: str) -> None:
-    """With fork_live a layer can be sealed and branched while it is mounted; the branch has what was written so far."""
-    bench.needs("fork_live")
-    bench.driver.create("layer")
-    with bench.attached("layer", fresh_root) as place:
-        replay([Create("before", b"1")], place)
-        bench.driver.seal("layer")
-        bench.driver.create("branch", "layer")
-    bench.driver.settle("layer")
-    bench.driver.seal("branch")
-
-    assert bench.contents("branch") == {"before": "1"}
-
-
 @pytest.mark.parametrize("depth", [1, 2])
 def test_a_live_layer_is_not_sealed(bench: Workbench, fresh_root: str, depth: int) -> None:
-    """Without fork_live a mounted layer is in use: it is not sealed, and can be written to and sealed afterwards."""
-    bench.lacks("fork_live")
+    """A mounted layer is in use: it is not sealed, and can be written to and sealed afterwards."""
     parent = bench.layer("base") if depth == 2 else None
     bench.driver.create("layer", parent)
     with bench.attached("layer", fresh_root) as place:

@@ -116,13 +116,6 @@ class Thrifty(_Claiming, OverlayDriver):
     claims: ClassVar = {"copy_on_write": False}
 
 
-class NoLiveForks(_Claiming, VfsDriver):
-    """Claims to fork live layers, and refuses them."""
-
-    name: ClassVar[str] = "no-live-forks"
-    claims: ClassVar = {"fork_live": True}
-
-
 class SealsMounted(VfsDriver):
     """Seals what is mounted, without a word."""
 
@@ -165,7 +158,6 @@ CAUGHT_BY: dict[type[Driver], tuple[str, ...]] = {
     SecretlyReadOnly: ("test_views_that_are_read_only_are_claimed",),
     Copying: ("test_a_child_that_costs_nothing",),
     Thrifty: ("test_a_child_that_is_a_copy",),
-    NoLiveForks: ("test_a_live_layer_is_forked",),
     SealsMounted: ("test_a_live_layer_is_not_sealed",),
     ShallowStacks: ("test_a_stack_without_a_limit",),
     ShortNames: ("test_names_are_as_long_as_claimed",),
