@@ -211,8 +211,9 @@ def _detached_new(mount: Mount, settings: Sequence[tuple[str, str | None]], attr
                 _set_layer_fd(context, key, encoded)
             else:
                 mountapi.fsconfig_set_string(context, key, encoded)
-        if attributes & mountapi.MOUNT_ATTR_RDONLY and mount.type != "overlay":
-            # A device may be read-only itself. An overlay without upper directory is so by nature.
+        if mount.readonly and mount.type != "overlay":
+            # A device may be read-only itself. An overlay without upper directory is so by nature. The option "ro" is
+            # the mount's alone: of a file system that may be mounted writable too.
             mountapi.fsconfig_set_flag(context, "ro")
         mountapi.fsconfig_create(context)
         return mountapi.fsmount(context, attributes)
