@@ -102,6 +102,7 @@ class Datasets:
             Missing: the other has no such snapshot.
         """
         settings = self._settings(dataset, layer, parent, size)
+        self.places.prepare(dataset)
         self.tool.run("clone", *_options(settings), self._sealed(origin), self.places.name(dataset))
         self.places.unmount(dataset, layer)  # zfs-fuse mounts clones whatever canmount says
 

@@ -9,8 +9,8 @@ import pools
 import pytest
 
 from graphdrivers import loading
-from graphdrivers.conformance.edits import Create
 from graphdrivers.conformance.workbench import Workbench
+from graphdrivers.edits import Create
 
 OPEN = 6
 """At most so many calls come from opening the home: its probe makes, mounts and destroys a dataset."""

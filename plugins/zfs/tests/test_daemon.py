@@ -15,7 +15,7 @@ import pytest
 HEAD = """
 import json, os, signal, subprocess, sys, time
 from graphdrivers import loading
-from graphdrivers.conformance.edits import Create
+from graphdrivers.edits import Create
 from graphdrivers.conformance.workbench import Workbench
 from graphdrivers.linux import mountinfo, mounts
 

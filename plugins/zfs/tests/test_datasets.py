@@ -11,9 +11,9 @@ import pytest
 from graphdrivers_zfs.tool import ZfsError
 
 from graphdrivers import errors, loading
-from graphdrivers.conformance.edits import Create, Remove
 from graphdrivers.conformance.workbench import Workbench
 from graphdrivers.driver import Snapshots
+from graphdrivers.edits import Create, Remove
 
 
 @pytest.fixture(autouse=True)
