@@ -9,8 +9,8 @@ import os
 import subprocess
 import sys
 
-import pools
 import pytest
+import zfspools
 
 HEAD = """
 import json, os, signal, subprocess, sys, time
@@ -112,10 +112,13 @@ print(json.dumps(sorted(wanted)))
 @pytest.mark.parametrize("name", SCENES)
 def test_layers_come_back(name: str) -> None:
     """All layers that a verb returned for are there, and only they; new ones can be made, and all removed."""
-    pools.pool()
+    zfspools.pool()
     script = HEAD + SCENES[name] + TAIL
     done = subprocess.run(
-        [str(pools.HERE / "with-zfs"), sys.executable, "-c", script, "@"], capture_output=True, text=True, check=False
+        [str(zfspools.HERE / "with-zfs"), sys.executable, "-c", script, "@"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
     assert done.returncode == 0, done.stderr
@@ -124,8 +127,8 @@ def test_layers_come_back(name: str) -> None:
 
 def test_nothing_is_left_of_a_killed_run() -> None:
     """Killed together with its command, ``with-zfs`` leaves no daemon, no image and no mount."""
-    pools.pool()
-    command = [str(pools.HERE / "with-zfs"), "sh", "-c", 'echo "$1"; exec sleep 1000', "sh", "@"]
+    zfspools.pool()
+    command = [str(zfspools.HERE / "with-zfs"), "sh", "-c", 'echo "$1"; exec sleep 1000', "sh", "@"]
     running = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert running.stdout is not None
     place = running.stdout.readline().strip()
