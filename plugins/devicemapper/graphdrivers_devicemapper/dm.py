@@ -57,6 +57,7 @@ _NAMES = {
 _SUSPEND = 1 << 1
 _ACTIVE_PRESENT = 1 << 5
 _BUFFER_FULL = 1 << 8
+_SKIP_LOCKFS = 1 << 10
 _NOFLUSH = 1 << 11
 
 _UDEV_HANDS_OFF = (0x0001 | 0x0002 | 0x0004 | 0x0008) << 16
@@ -181,6 +182,13 @@ def suspend(name: str) -> None:
 def resume(name: str) -> None:
     """Go on, with the new table if one was loaded. Idempotent."""
     _call(_DEV_SUSPEND, name, event=_UDEV_HANDS_OFF)
+
+
+def reload(name: str, sectors: int, target: str, parameters: str) -> None:
+    """Give a device another table of one line, without its file system being asked to write first."""
+    _call(_TABLE_LOAD, name, _table(sectors, target, parameters), target_count=1)
+    _call(_DEV_SUSPEND, name, flags=_SUSPEND | _SKIP_LOCKFS)
+    resume(name)
 
 
 def table_status(name: str, *, exact: bool = True) -> str:

@@ -70,17 +70,18 @@ class DeviceMapperDriver(NaiveDiff):
             layers.bear(folder)
 
     def snapshot(self, layer: str, name: str) -> None:
-        """Make the sealed layer ``name`` with the present state of a writable one; see `driver.Snapshots`."""
-        parent = self._dirs.writable(layer).parent
-        ancestry = self._dirs.check_new(name, parent, None)
+        """Make the sealed layer ``name`` with the present state of a writable one; see `driver.Snapshots`.
+
+        The file system is frozen for the moment that it takes: everything written is in the snapshot.
+        """
+        ancestry = self._dirs.check_new(name, self._dirs.writable(layer).parent, None)
+        origin = self._dirs.number(layer)
         with self._dirs.making(name, ancestry) as folder:
-            number = self._snapshot(self._dirs.number(layer), folder)
+            number = self._snapshot(origin, folder)
             node = self._ready(number)
-            with filesystems.mounted(filesystems.plan(self._fs, node)) as root:
-                found = tuple("/" + os.fsdecode(path) for path, *_ in filesystems.reserved_in(root))
+            with filesystems.mounted(filesystems.plan(self._fs, node)):
+                pass  # what the frozen file system left in its journal is brought to its place, once for all views
             active.flush(node)
-            if found:
-                raise errors.ReservedNameError(layer, found)
             layers.inherit(self._dirs.path(layer), folder)
             with open(os.path.join(folder, "sealed"), "xb"):
                 pass
@@ -242,7 +243,9 @@ class DeviceMapperDriver(NaiveDiff):
             raise errors.ReservedNameError(layer, aside)
 
     def _settle_all(self) -> None:
-        self._dirs.sweep()
+        # A pool that takes no change any more keeps its leftovers, and nobody from reading layers.
+        with contextlib.suppress(errors.StoreCorrupt):
+            self._dirs.sweep()
         if not self._pool.is_begun():
             return
         with self._pool.locked():

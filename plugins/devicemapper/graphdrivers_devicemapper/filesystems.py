@@ -92,7 +92,7 @@ def mounted(wanted: Mount) -> Iterator[int]:
         durable.syncfs(root)
 
 
-def reserved_in(root: int) -> Iterator[tuple[bytes, trees.DirStack, bytes]]:
+def _reserved_in(root: int) -> Iterator[tuple[bytes, trees.DirStack, bytes]]:
     """Give path, directory and name of each entry whose name is reserved for whiteouts; nothing below one."""
     with trees.DirStack(root) as stack:
         for inside in stack.visit():
@@ -115,7 +115,7 @@ def put_aside(root: int, shelf: str) -> tuple[str, ...]:
     """
     top = os.fstat(root)
     moved = ["/" + os.fsdecode(name) for name in _shelve(root, shelf)]
-    for path, stack, name in reserved_in(root):
+    for path, stack, name in _reserved_in(root):
         before = os.fstat(stack.fd)
         os.mkdir(_HOLDER, 0o700, dir_fd=root)
         os.rename(name, os.path.join(_HOLDER, name), src_dir_fd=stack.fd, dst_dir_fd=root)

@@ -50,6 +50,7 @@ def probed(home: str, options: Mapping[str, str]) -> Support:
         hard_links_across_layers=True,
         stable_inodes=True,
         copy_on_write=True,
+        fork_live=True,
     )
     where = "files on loop devices" if settings.on_files else f"{settings.data} and {settings.metadata}"
     return Support(capabilities, f"thin devices ({version}) with {settings.fs}, pool on {where}", _notes(settings))
