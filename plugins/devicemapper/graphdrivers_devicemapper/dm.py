@@ -55,6 +55,7 @@ _NAMES = {
 }
 
 _SUSPEND = 1 << 1
+_STATUS_TABLE = 1 << 4
 _ACTIVE_PRESENT = 1 << 5
 _BUFFER_FULL = 1 << 8
 _SKIP_LOCKFS = 1 << 10
@@ -197,6 +198,12 @@ def table_status(name: str, *, exact: bool = True) -> str:
     return _text(answer[_TARGET.size :])
 
 
+def table(name: str) -> str:
+    """Give the parameters of the (only) line of a device's table."""
+    _, answer = _call(_TABLE_STATUS, name, flags=_STATUS_TABLE | _NOFLUSH)
+    return _text(answer[_TARGET.size :])
+
+
 def message(name: str, text: str) -> None:
     """Send a message to the mapping of a device.
 
@@ -224,6 +231,11 @@ def forget_node(name: str) -> None:
     """Delete the node of a device, so that a path that is remembered somewhere leads to no other one. Idempotent."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(os.path.join(FOLDER, name))
+
+
+def decoded(encoded: int) -> int:
+    """Read a device number as the kernel gives it to programs. Source: ``huge_encode_dev``, linux/kdev_t.h."""
+    return os.makedev((encoded & 0xFFF00) >> 8, (encoded & 0xFF) | ((encoded >> 12) & 0xFFF00))
 
 
 def _table(sectors: int, target: str, parameters: str) -> bytes:
@@ -264,12 +276,7 @@ def _call(
 
 def _device(name: str, header: tuple[int, ...]) -> Device:
     flags = header[7]
-    return Device(name, _number(header[10]), header[6], bool(flags & _SUSPEND), bool(flags & _ACTIVE_PRESENT))
-
-
-def _number(encoded: int) -> int:
-    """Read a device number as the kernel gives it to programs. Source: ``huge_encode_dev``, linux/kdev_t.h."""
-    return os.makedev((encoded & 0xFFF00) >> 8, (encoded & 0xFF) | ((encoded >> 12) & 0xFFF00))
+    return Device(name, decoded(header[10]), header[6], bool(flags & _SUSPEND), bool(flags & _ACTIVE_PRESENT))
 
 
 def _text(answer: bytes) -> str:

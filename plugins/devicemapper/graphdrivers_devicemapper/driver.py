@@ -85,6 +85,7 @@ class DeviceMapperDriver(NaiveDiff):
             layers.inherit(self._dirs.path(layer), folder)
             with open(os.path.join(folder, "sealed"), "xb"):
                 pass
+        self._let_go(number)
 
     def seal(self, layer: str) -> None:
         """Set a mark file, after the file system came to rest."""
@@ -95,6 +96,7 @@ class DeviceMapperDriver(NaiveDiff):
         self._rest(layer, number)
         layers.expire(self._dirs.path(layer))
         self._dirs.seal(layer)
+        self._let_go(number)
 
     def mounts(self, layer: str, *, view: bool = False) -> tuple[Mount, ...]:
         """Make the layer's device ready and plan its mount."""
@@ -167,9 +169,7 @@ class DeviceMapperDriver(NaiveDiff):
             if not self._dirs.is_sealed(layer):
                 self._rest(layer, number)
         finally:
-            self._devices.unlease(number)
-            with self._pool.locked():
-                self._devices.tidy_one(number)
+            self._let_go(number)
 
     def close(self) -> None:
         """Take away the devices that this object made ready and nobody uses, and the pool after its last device."""
@@ -210,6 +210,12 @@ class DeviceMapperDriver(NaiveDiff):
         except BaseException:
             self._devices.unlease(number)
             raise
+
+    def _let_go(self, number: int) -> None:
+        """Take a device away that this process needs no more, unless others do."""
+        self._devices.unlease(number)
+        with self._pool.locked():
+            self._devices.tidy_one(number)
 
     @contextlib.contextmanager
     def _explained(self, number: int) -> Iterator[None]:

@@ -137,6 +137,7 @@ class Pool:
             found = None
         if found is None:
             return self._start()
+        self._refuse_copy()
         if found.is_suspended:
             dm.resume(self.name)
         return found
@@ -239,6 +240,18 @@ class Pool:
                     f"the kernel refuses the thin pool's metadata ({os.strerror(error.errno or 0)}); {self._advice()}"
                 )
                 raise errors.StoreCorrupt(self.home, reason) from error
+
+    def _refuse_copy(self) -> None:
+        """Check that the pool that runs under our name is on our devices: a copied home has the name too."""
+        metadata = dm.table(self.name).split()[0]
+        if self.settings.on_files:
+            is_ours = loop.is_of(metadata, os.path.join(self._folder, "metadata"))
+        else:
+            number = os.stat(self.settings.metadata).st_rdev
+            is_ours = metadata == f"{os.major(number)}:{os.minor(number)}"
+        if not is_ours:
+            reason = f"the pool {self.name} runs on other devices: this home is a copy of one that is in use"
+            raise errors.StoreCorrupt(self.home, f"{reason}; close that one first")
 
     def _make_files(self) -> None:
         """Make the files of the pool, which take room only where something is written."""

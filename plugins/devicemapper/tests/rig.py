@@ -143,5 +143,5 @@ def _forked(work: Callable[[], object]) -> int:
             os._exit(0)
         except BaseException:  # noqa: BLE001 - a forked process must not go on
             traceback.print_exc()
-        os._exit(1)
+            os._exit(1)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

@@ -2,6 +2,7 @@
 """A process killed at each of its ioctls: pool and folders agree again, all else is as it was, nothing stays active."""
 
 import contextlib
+import functools
 import io
 import os
 import pathlib
@@ -37,8 +38,8 @@ VERBS: dict[str, tuple[Verb, Verb]] = {
     "seal": (_written, lambda driver: driver.seal("layer")),
     "snapshot": (_written, lambda driver: driver.snapshot("layer", "branch")),
     "remove": (_written, lambda driver: driver.remove("layer")),
-    "settle": (_written, lambda driver: driver.settle()),
-    "close": (_written, lambda driver: (driver.mounts("layer"), driver.close())),
+    "settle": (_created, lambda driver: (driver.mounts("layer"), driver.settle("layer"))),
+    "close": (_created, lambda driver: (driver.mounts("layer"), driver.close())),
 }
 
 
@@ -52,15 +53,16 @@ def test_killed_at_each_ioctl(tmp_path: pathlib.Path, verb: str) -> None:
     filled(driver, "other", "base", noise(1))
     wanted = shown(driver, "base"), shown(driver, "other")
     before(driver)
-    calls = calls_of(lambda: act(opened(home)))
+    driver.close()
+    calls = calls_of(lambda: act(driver))
     assert calls > 0
     kills = 0
     for call in range(calls):
         _away(driver)
         before(driver)
         driver.close()
-        kills += killed_at(call, lambda: act(opened(home)))
-        driver = opened(home)
+        kills += killed_at(call, functools.partial(act, driver))
+        driver = opened(home)  # what the next process does
         assert (shown(driver, "base"), shown(driver, "other")) == wanted
         names = {record.name for record in driver.layers()}
         assert names >= {"base", "other"}
@@ -79,10 +81,11 @@ def _away(driver: DeviceMapperDriver) -> None:
 
 def test_killed_while_a_home_is_begun(tmp_path: pathlib.Path) -> None:
     """The pool and the base device are made by the next process, wherever the first one was killed."""
-    calls = calls_of(lambda: opened(tmp_path / "counted").create("layer"))
-    for call in range(calls):
+    counted = opened(tmp_path / "counted")
+    for call in range(calls_of(functools.partial(counted.create, "layer"))):
         home = tmp_path / f"home{call}"
-        assert killed_at(call, lambda home=home: opened(home).create("layer"))
+        driver = opened(home)
+        assert killed_at(call, functools.partial(driver.create, "layer"))
         driver = opened(home)
         driver.remove("layer")
         filled(driver, "layer")
@@ -94,9 +97,9 @@ def test_a_layer_that_was_frozen_by_a_dead_process_goes_on(tmp_path: pathlib.Pat
     """A process that dies between freezing a mounted layer and letting it go holds its writers up only until then."""
     driver = opened(tmp_path / "home")
     driver.create("layer")
-    for call in range(calls_of(lambda: opened(tmp_path / "home").snapshot("layer", "counted"))):
+    for call in range(calls_of(functools.partial(driver.snapshot, "layer", "counted"))):
         with mounts.opened(driver.mounts("layer")) as root:
-            killed_at(call, lambda: opened(tmp_path / "home").snapshot("layer", "branch"))
+            killed_at(call, functools.partial(driver.snapshot, "layer", "branch"))
             second = opened(tmp_path / "home")
             with open(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=root), "wb") as file:
                 file.write(b"%d" % call)

@@ -205,6 +205,20 @@ def test_a_home_that_moved(home: pathlib.Path, tmp_path: pathlib.Path) -> None:
     (tmp_path / "moved").rename(home)
 
 
+def test_a_copy_of_a_home(home: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """While a home is in use, nothing is done on its pool in the name of a copy of it."""
+    driver = opened(home)
+    filled(driver, "base")
+    driver.close()
+    subprocess.run(["cp", "-a", "--sparse=always", home, tmp_path / "copy"], check=True)
+    with closing(driver):
+        driver.mounts("base", view=True)
+        with pytest.raises(errors.StoreCorrupt, match=r"a copy of one that is in use"):
+            opened(tmp_path / "copy").create("layer", "base")
+    with closing(opened(tmp_path / "copy")) as copied:
+        assert set(shown(copied, "base")) == FILES
+
+
 def test_what_a_home_was_made_with_stays(home: pathlib.Path) -> None:
     """Options that decide what is on the disk cannot be changed; not to give them again is fine."""
     driver = opened(home, fs="xfs", size="512M")

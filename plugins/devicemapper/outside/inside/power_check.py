@@ -53,11 +53,7 @@ def compared(driver: Driver, model: Model, under_way: Step) -> list[str]:
             continue
         if records[name].sealed != model.sealed[name] and (under_way.verb, under_way.layer) != ("seal", name):
             complaints.append(f"{name}: sealed is {records[name].sealed}")
-        try:
-            if shown(driver, name) != wanted:
-                complaints.append(f"{name} has other content")
-        except (OSError, errors.GraphDriverError) as error:
-            complaints.append(f"{name} is lost: {error}")
+        complaints += misread(driver, name, wanted)
     for name in sorted(set(records) - set(model.content)):
         if name != under_way.layer:
             complaints.append(f"{name} was removed, and is back")
@@ -69,6 +65,14 @@ def compared(driver: Driver, model: Model, under_way: Step) -> list[str]:
         else:
             driver.remove(name)
     return complaints
+
+
+def misread(driver: Driver, layer: str, wanted: dict[str, bytes]) -> list[str]:
+    """Say how the content of a layer differs from what it should be."""
+    try:
+        return [] if shown(driver, layer) == wanted else [f"{layer} has other content"]
+    except (OSError, errors.GraphDriverError) as error:
+        return [f"{layer} is lost: {error}"]
 
 
 def shown(driver: Driver, layer: str) -> dict[str, bytes]:
