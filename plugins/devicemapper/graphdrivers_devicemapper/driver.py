@@ -22,11 +22,11 @@ from graphdrivers import errors
 from graphdrivers.archive.apply import Target, apply
 from graphdrivers.archive.equality import Proof
 from graphdrivers.archive.whiteouts import PLAIN
-from graphdrivers.kit import layerdirs, remembering
+from graphdrivers.kit import layerdirs, quotas, remembering
 from graphdrivers.linux import mountinfo
 from graphdrivers.model import Applied, LayerRecord, LayerSpec, Limits, Mount, Progress, Support
 from graphdrivers.naivediff import NaiveDiff
-from graphdrivers_devicemapper import base, facts, filesystems, layers, trials
+from graphdrivers_devicemapper import base, facts, filesystems, layers, sizes, trials
 from graphdrivers_devicemapper import devices as active
 from graphdrivers_devicemapper import settings as choices
 from graphdrivers_devicemapper.numbers import BASE, Numbers
@@ -61,12 +61,16 @@ class DeviceMapperDriver(NaiveDiff):
     def create(self, layer: str, parent: str | None = None, spec: LayerSpec = LayerSpec()) -> None:
         """Make a snapshot of the parent's device, or of the one with an empty file system; O(1)."""
         ancestry = self._dirs.check_new(layer, parent, None)
-        if spec.size is not None:
-            reason = f"{self._fs} on a thin device holds no limit of a single layer"
-            raise errors.NotSupported(self.name, reason, "ask for no size; option size is for all layers")
+        quotas.check(self.name, spec.size, claimed=self.support.capabilities.quota, tried=lambda: sizes.REFUSAL)
         origin = BASE if parent is None else self._dirs.number(parent)
+        inherits = parent is not None and sizes.is_limited(self._dirs.path(parent))
         with self._dirs.making(layer, ancestry) as folder:
-            self._snapshot(origin, folder)
+            number = self._snapshot(origin, folder)
+            if inherits or spec.size is not None:
+                with self._written(number) as root:
+                    sizes.lift(root)
+                    if spec.size is not None:
+                        sizes.limit(root, folder, spec.size)
             layers.bear(folder)
 
     def snapshot(self, layer: str, name: str) -> None:
@@ -78,10 +82,10 @@ class DeviceMapperDriver(NaiveDiff):
         origin = self._dirs.number(layer)
         with self._dirs.making(name, ancestry) as folder:
             number = self._snapshot(origin, folder)
-            node = self._ready(number)
-            with filesystems.mounted(filesystems.plan(self._fs, node)):
-                pass  # what the frozen file system left in its journal is brought to its place, once for all views
-            active.flush(node)
+            # What the frozen file system left in its journal is brought to its place, once for all views.
+            with self._written(number) as root:
+                if sizes.is_limited(self._dirs.path(layer)):
+                    sizes.lift(root)
             layers.inherit(self._dirs.path(layer), folder)
             with open(os.path.join(folder, "sealed"), "xb"):
                 pass
@@ -126,12 +130,9 @@ class DeviceMapperDriver(NaiveDiff):
         with self._pool.locked():
             self._pool.started()
             self._pool.refuse_unfit()
-        node = self._ready(number)
-        with filesystems.mounted(filesystems.plan(self._fs, node)) as root:
+        with self._written(number) as root:
             target = Target(root, PLAIN, None, self.support.capabilities)
-            applied = apply(tar, target, headers=headers, limits=limits, progress=progress)
-        active.flush(node)
-        return applied
+            return apply(tar, target, headers=headers, limits=limits, progress=progress)
 
     def layers(self) -> Iterator[LayerRecord]:
         """Read the ``layer.json`` of every layer."""
@@ -211,6 +212,14 @@ class DeviceMapperDriver(NaiveDiff):
             self._devices.unlease(number)
             raise
 
+    @contextlib.contextmanager
+    def _written(self, number: int) -> Iterator[int]:
+        """Open the root of a layer's file system to write to it; all of it is durable when the block has ended."""
+        node = self._ready(number)
+        with filesystems.mounted(filesystems.plan(self._fs, node)) as root:
+            yield root
+        active.flush(node)
+
     def _let_go(self, number: int) -> None:
         """Take a device away that this process needs no more, unless others do."""
         self._devices.unlease(number)
@@ -240,10 +249,8 @@ class DeviceMapperDriver(NaiveDiff):
         """Clean up after somebody wrote to a layer, which is not mounted now; durable when it returns."""
         if not self._dirs.is_touched(layer):
             return
-        node = self._ready(number)
-        with filesystems.mounted(filesystems.plan(self._fs, node)) as root:
+        with self._written(number) as root:
             aside = filesystems.put_aside(root, self._dirs.path(layer, "reserved"))
-        active.flush(node)
         self._dirs.rest(layer)
         if aside:
             raise errors.ReservedNameError(layer, aside)

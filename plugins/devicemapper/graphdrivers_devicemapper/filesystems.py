@@ -11,6 +11,7 @@ from graphdrivers.archive.whiteouts import PREFIX
 from graphdrivers.kit import layerdirs
 from graphdrivers.linux import copying, durable, mounts, trees
 from graphdrivers.model import Mount
+from graphdrivers_devicemapper import sizes
 from graphdrivers_devicemapper.settings import NAME
 
 _PROGRAMS = f"{os.defpath}:/usr/local/sbin:/usr/sbin:/sbin"
@@ -24,7 +25,8 @@ _OPTIONS: dict[str, tuple[tuple[str, str | None], ...]] = {
     # Without noinit_itable the kernel would write the inode tables of every mounted snapshot, and so fill the pool.
     "ext4": (("discard", None), ("noinit_itable", None)),
     # A snapshot has its origin's UUID, which xfs refuses to mount twice.
-    "xfs": (("discard", None), ("nouuid", None)),
+    # prjquota with each mount, also read-only ones: after one without it, all inodes are counted anew.
+    "xfs": (("discard", None), ("nouuid", None), ("prjquota", None)),
 }
 _READONLY = ("ro", None)
 _HOLDER = PREFIX + b".aside"
@@ -59,6 +61,8 @@ def make(fs: str, node: str) -> None:
     with mounted(plan(fs, node)) as root:
         with contextlib.suppress(FileNotFoundError):
             os.rmdir("lost+found", dir_fd=root)
+        if fs == "xfs":
+            sizes.begin(root)
         os.fchown(root, 0, 0)
         os.fchmod(root, 0o755)
         os.utime(root, ns=(0, 0))

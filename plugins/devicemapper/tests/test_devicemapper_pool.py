@@ -246,10 +246,10 @@ def test_options_that_cannot_be(home: pathlib.Path, option: str, value: str) -> 
 
 
 def test_a_size_is_refused_with_the_reason(home: pathlib.Path) -> None:
-    """A single layer has no limit of its own."""
+    """On ext4 a single layer has no limit of its own."""
     with closing(opened(home)) as driver:
         driver.create("base")
-        with pytest.raises(errors.NotSupported, match=r"no limit"):
+        with pytest.raises(errors.NotSupported, match=r"ext4 holds no limit"):
             driver.create("layer", None, LayerSpec(size=MIB))
 
 

@@ -89,7 +89,8 @@ def pool(home: pathlib.Path, metadata: pathlib.Path) -> list[str]:
         return [f"thin_check: {check.stdout} {check.stderr}"]
     dump = subprocess.run(["/usr/sbin/thin_dump", metadata], check=True, capture_output=True, text=True).stdout
     found = {int(number) for number in re.findall(r'<device dev_id="(\d+)"', dump)}
-    recorded = {json.loads(path.read_text())["number"] for path in home.glob("layers/*/device")} | {0}
+    texts = [path.read_text().strip("\0") for path in home.glob("layers/*/device")]
+    recorded = {json.loads(text)["number"] if text else -1 for text in texts} | {0}
     return [] if found == recorded else [f"the pool has devices {sorted(found)}, the folders {sorted(recorded)}"]
 
 
