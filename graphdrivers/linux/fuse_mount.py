@@ -228,6 +228,8 @@ def _without_colon(settings: Settings, stack: contextlib.ExitStack) -> Settings:
     if not upper or not work or ":" not in upper:
         return settings
     common = os.path.commonpath([upper, work])
+    if ":" in os.path.relpath(upper, common):
+        raise _failed(errno.EINVAL, upper, "fuse-overlayfs takes an upper directory apart at colons")
     place = stack.enter_context(_passing_bind(common))
     moved = {key: os.path.join(place, os.path.relpath(values[key] or "", common)) for key in ("upperdir", "workdir")}
     return [(key, moved.get(key, value)) for key, value in settings]
