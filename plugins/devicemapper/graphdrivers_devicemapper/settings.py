@@ -14,8 +14,8 @@ from graphdrivers.kit import layerdirs
 NAME = "devicemapper"
 
 LOUD = (
-    "the thin pool lies in files of the home, on loop devices: for trying out only. It is slow, and fails when the disk "
-    "below it fills up; give it devices of its own with data= and metadata="
+    "the thin pool lies in files of the home, on loop devices: for trying out only. It is slow, and fails when the "
+    "disk below it fills up; give it devices of its own with data= and metadata="
 )
 
 FILE_SYSTEMS = ("ext4", "xfs")
