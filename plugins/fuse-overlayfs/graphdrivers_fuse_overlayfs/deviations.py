@@ -167,4 +167,6 @@ def warnings(version: tuple[int, ...]) -> tuple[str, ...]:
     """Tell people what a version does to their data."""
     unsafe = [f"known-unsafe: {flaw.reason}" for flaw in of(version) if flaw.unsafe]
     unsafe.append("known-unsafe: deleting a name of 252 bytes or more that a parent has ends the process of the mount")
+    if version > CHECKED:
+        unsafe.append(f"this version was not checked: it is taken for as wrong as {'.'.join(map(str, CHECKED))} is")
     return tuple(unsafe)

@@ -96,7 +96,7 @@ def _program(settings: Settings) -> str:
 def _refuse_without_device() -> None:
     try:
         os.close(os.open(fuse_mount.DEVICE, os.O_RDWR | os.O_CLOEXEC))
-    except (FileNotFoundError, OSError) as error:
+    except OSError as error:
         if error.errno in {errno.ENOENT, errno.ENODEV, errno.ENXIO}:
             reason = f"there is no {fuse_mount.DEVICE}"
             fix = "load the module: modprobe fuse; a container has to be given it: --device /dev/fuse"

@@ -10,7 +10,7 @@ import tarfile
 import graphdrivers_fuse_overlayfs
 import pytest
 from fusetools import attached, opened, run, servers, with_base, write
-from graphdrivers_fuse_overlayfs import support
+from graphdrivers_fuse_overlayfs import deviations, support
 from graphdrivers_fuse_overlayfs.driver import FuseOverlayDriver
 
 from graphdrivers import errors, loading
@@ -261,6 +261,43 @@ def test_a_full_disk_is_told_at_once(tmp_path: pathlib.Path) -> None:
         assert [change.path for change in driver.changes("layer")] == ["/file"]
     finally:
         mounts.detach(str(small))
+
+
+def test_what_is_told_of_versions() -> None:
+    """The version that was checked is told its flaws, an older one the same, a newer one that it was not checked."""
+    told = deviations.warnings(deviations.CHECKED)
+
+    assert any("hard-linked" in one for one in told)
+    assert deviations.warnings((1, 7, 1)) == told
+    assert deviations.warnings((1, 16)) == (*told, "this version was not checked: it is taken for as wrong as 1.10 is")
+    assert {one.check for one in deviations.known((1, 10))} == {
+        check for one in deviations.FLAWS for check in one.checks
+    }
+
+
+def test_the_longest_names(tmp_path: pathlib.Path) -> None:
+    """The warning is true: deleting such a name ends the process. Where it is not any more this test fails.
+
+    The layer is not harmed: its name is deleted by a tar, and the mount is made again.
+    """
+    driver = opened(tmp_path / "home")
+    long = "n" * 252
+    driver.create("base")
+    driver.apply("base", io.BytesIO(_tar(long, {})))
+    driver.seal("base")
+    driver.create("layer", "base")
+    with mounts.opened(driver.mounts("layer")) as root:
+        assert os.listdir(root) == [long]
+        with pytest.raises(OSError, match="connect"):
+            os.unlink(long, dir_fd=root)
+    driver.settle("layer")
+    driver.remove("layer")
+    driver.create("layer", "base")
+    driver.apply("layer", io.BytesIO(_tar(f".wh.{long}", {})))
+
+    assert [(change.kind.letter, change.path) for change in driver.changes("layer")] == [("D", f"/{long}")]
+    with mounts.opened(driver.mounts("layer")) as root:
+        assert os.listdir(root) == []
 
 
 def _tar(name: str, headers: dict[str, str]) -> bytes:
