@@ -10,9 +10,9 @@ WIDTH = 760
 _LEFT, _RIGHT, _ROW, _TOP = 210, 24, 30, 78
 _TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
-_LOOK = ' font-family="system-ui, sans-serif" font-size="14"'
-_LIGHT = ("#0a7aca", "#d9601a", "#12855c", "#b0308c", "#8a6d00", "#c02626")
-_DARK = ("#58b4f5", "#ff9a5c", "#4fd1a1", "#ee86d0", "#e2c044", "#ff7d7d")
+_LOOK = 'font-family="system-ui, sans-serif" font-size="14" role="img" aria-labelledby="t d"'
+_LIGHT = ("#0a7aca", "#d9601a", "#12855c", "#b0308c", "#8a6d00", "#c02626", "#777")
+_DARK = ("#58b4f5", "#ff9a5c", "#4fd1a1", "#ee86d0", "#e2c044", "#ff7d7d", "#999")
 _STYLE = f"""
     .ground {{ fill: #fff }} text {{ fill: #222 }} .small {{ font-size: 12px; fill: #555 }}
     .grid {{ stroke: #ddd }} .ours {{ stroke: #222; stroke-width: 2 }} .span {{ stroke: #bbb }}
@@ -30,6 +30,7 @@ _SHAPES = (
     '<path d="M{x} {y-7} l7 7 l-7 7 l-7 -7 z"',
     '<path d="M{x} {y+7} l7 -12 h-14 z"',
     '<path d="M{x-6} {y-2} h4 v-4 h4 v4 h4 v4 h-4 v4 h-4 v-4 h-4 z"',
+    '<path d="M{x-6} {y-2} h12 v4 h-12 z"',
 )
 """Marks differ in shape as well as in colour."""
 
@@ -50,7 +51,7 @@ def draw(title: str, rows: Sequence[Row]) -> str:
     values = [ratio for row in rows for ratio in row.ratios.values()] + [1.0]
     scale = _Scale(min(values) * 0.8, max(values) * 1.25)
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}"{_LOOK} role="img" aria-labelledby="t d">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" {_LOOK}>',
         f'  <title id="t">{html.escape(title)}</title>',
         f'  <desc id="d">{html.escape(_in_words(rows))}</desc>',
         f"  <style>{_STYLE}  </style>",

@@ -27,8 +27,8 @@ _HEAD = """\
 Measured against others
 =======================
 
-The drivers and the store of this package beside other programs that keep layers: on the same layers, in the same run, on
-one machine. Absolute times belong to that machine; ratios are what carries over. To measure the drivers on your own
+The drivers and the store of this package beside other programs that keep layers: on the same layers, in the same run,
+on one machine. Absolute times belong to that machine; ratios are what carries over. To measure the drivers on your own
 machine, see :doc:`howto/bench`. This page is made anew from the sources, as root, by ::
 
     scripts/system-packages --optional
@@ -40,24 +40,28 @@ machine, see :doc:`howto/bench`. This page is made anew from the sources, as roo
 How it is measured
 ------------------
 
-* Every round runs each contender once, in turns; the first round warms up and is not counted. Shown is the median of the
-  rounds, with half the width of its 95 % interval where that is 5 % or more. A ratio is taken round by round; shown is
-  its median.
+* Every round runs each contender once, in turns; the first round warms up and is not counted. Shown is the median of
+  the rounds, with half the width of its 95 % interval where that is 5 % or more. A ratio is taken round by round; shown
+  is its median.
 * What is read lies in the page cache. What was written is handed to the disk (``syncfs``) between contenders, and
   nothing else is made durable, but by ``store, durability layer``, which makes every layer durable before it answers.
 * Ours apply with all checks, the digest of the layer and the record that gives back the identical tar. GNU tar and
   bsdtar just unpack.
-* The others run as processes, one for each verb, as they are used; what starting alone takes is in the tables *Start-up*.
-  ``graphdriver (commands)`` is our own command line, measured the same way.
+* The others run as processes, one for each verb, as they are used; what starting alone takes is in the tables
+  *Start-up*. ``graphdriver (commands)`` is our own command line, measured the same way.
 * Layers are made from a fixed seed: ``base`` is like a distribution's smallest image, ``big`` like a compiler and an
-  interpreter over it, ``delta`` 500 small files and 3 deletions over ``base``, ``small`` 30,000 small files.
+  interpreter over it, ``delta`` 500 small files and 3 deletions over ``base``, ``small`` 30,000 small files; ``debian``
+  is a real image, its lowest layer or all of it.
 * A dash is what a program cannot do; the reasons are below each table.
 """
 
 _GROUPS = (
-    ("Apply a layer", ("apply base", "apply big", "apply delta", "apply small")),
-    ("Apply a compressed layer", ("apply base, gzip", "apply big, gzip", "apply delta, gzip", "apply small, gzip")),
-    ("Import and commit images", ("import", "import three", "import Debian", "commit")),
+    ("Apply a layer", ("apply base", "apply big", "apply delta", "apply small", "apply debian")),
+    (
+        "Apply a compressed layer",
+        ("apply base, gzip", "apply big, gzip", "apply delta, gzip", "apply small, gzip", "apply debian, gzip"),
+    ),
+    ("Import and commit images", ("import", "import three", "import debian", "commit")),
     ("Diff a layer", ("diff base", "diff small")),
     (
         "What a container changed",
@@ -81,8 +85,9 @@ _CHARTED = (
     ("apply big", "overlay"),
     ("apply delta", "overlay"),
     ("apply small", "overlay"),
+    ("apply debian", "overlay"),
     ("import", _STORE),
-    ("import Debian", _STORE),
+    ("import debian", _STORE),
     ("commit", _STORE),
     ("diff small", "overlay"),
     ("changes spread", "overlay"),
@@ -109,16 +114,25 @@ class Run:
         return str(self.facts["filesystem"])
 
 
-def write(runs: Sequence[Run], folder: str = DOCS) -> list[str]:
+def write(runs: Sequence[Run], folder: str) -> list[str]:
     """Write the page and its charts; give their paths."""
     written = []
-    text = _HEAD + "\n".join(["", *_targets(runs), *(line for run in runs for line in _run(run)), ""])
+    parts = [*_glance(runs), *_targets(runs), *(line for run in runs for line in _run(run))]
+    text = _HEAD + "\n".join(["", *parts, ""])
     files = {"benchmarks.rst": text} | {_chart_name(run): _chart(run) for run in runs}
     for name, content in files.items():
         written.append(os.path.join(folder, name))
         with open(written[-1], "w", encoding="utf-8") as file:
             file.write(content)
     return written
+
+
+def _glance(runs: Sequence[Run]) -> Iterator[str]:
+    yield from _titled("At a glance", "-")
+    for run in runs:
+        yield f".. image:: {_chart_name(run)}"
+        yield f"   :alt: How many times as long as ours others take, on {run.place}"
+        yield ""
 
 
 def _targets(runs: Sequence[Run]) -> Iterator[str]:
@@ -159,9 +173,6 @@ def _run(run: Run) -> Iterator[str]:
     yield ""
     yield from _titled(f"On {run.place}", "-")
     yield from _facts(run.facts)
-    yield ""
-    yield f".. image:: {_chart_name(run)}"
-    yield f"   :alt: How many times as long as ours others take, on {run.place}"
     for title, works in _GROUPS:
         found = [run.results[work] for work in works if work in run.results]
         if found:
@@ -259,7 +270,7 @@ def _chart(run: Run) -> str:
         summary = result.summary(mine) if result else None
         if result is None or summary is None:
             continue
-        found = ((name, result.ratio(name, mine)) for name in _PEERS)
+        found = ((name, result.ratio(name, mine)) for name in (*_PEERS, ours.COMMANDS))
         ratios = {name: ratio.median for name, ratio in found if ratio}
         if ratios:
             rows.append(chart.Row(work, quantity(summary.median, result.unit), ratios))

@@ -1,7 +1,7 @@
 """Our drivers and store against GNU tar, bsdtar, umoci, containers-storage, buildah and skopeo, in one run.
 
-    python benchmarks/peers.py [--directory DIR] [--rounds N] [--quick] [--only WORK]... [--image LAYOUT] --output FILE
-    python benchmarks/peers.py --write FILE...
+    python benchmarks/peers.py [--directory DIR] [--rounds N] [--quick] [--only PART]... [--image LAYOUT] --output FILE
+    python benchmarks/peers.py --write FILE... [--docs DIR]
 
 The first measures on the file system of DIR, as root, prints as it goes, and keeps all samples and the machine's facts
 in FILE (JSON). The second makes ``docs/benchmarks.rst`` and its charts of such files, one for each file system. The
@@ -11,7 +11,7 @@ programs come from ``scripts/system-packages --optional``; LAYOUT is an image of
 import argparse
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import attrs
@@ -28,9 +28,9 @@ import mounts
 import page
 import startup
 import targets
-from measuring import Bench, Result
+from measuring import Measure, Result
 
-PARTS: Mapping[str, Callable[[Bench], Iterable[Result]]] = {
+PARTS: Mapping[str, Measure] = {
     "apply": apply.measure,
     "images": images.measure,
     "diff": diff.measure,
@@ -50,33 +50,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     measuring.add_options(parser)
     parser.add_argument("--only", action="append", choices=list(PARTS), help="one part; may be said again")
-    parser.add_argument("--image", help="an OCI layout of a real image, to be imported too")
     parser.add_argument("--output", metavar="FILE", help="where the samples are kept")
     parser.add_argument("--write", nargs="+", metavar="FILE", help="make the documentation's page of these")
+    parser.add_argument("--docs", metavar="DIR", default=page.DOCS, help="where the page is written (docs)")
     options = parser.parse_args()
     if options.write:
-        for path in page.write([read(path) for path in options.write]):
+        for path in page.write([read(path) for path in options.write], options.docs):
             print(path)
         return
     facts = machine.described(options.directory) | {"quick": options.quick, "rounds": options.rounds}
     watch = machine.Watch.begin()
     results: list[Result] = []
-    parts = options.only or list(PARTS)
-    for name in parts:
-        measure = PARTS[name]
-        if name == "images" and options.image:
-            measuring.with_bench(options, lambda bench: _kept(images.measure(bench, options.image), results))
-        else:
-            measuring.with_bench(options, lambda bench, measure=measure: _kept(measure(bench), results))  # type: ignore[misc]
+    for name in options.only or list(PARTS):
+        results += measuring.with_bench(options, PARTS[name])
         if options.output:
             save(options.output, facts | {"others": watch.others()}, results)
     _print_targets(results)
-
-
-def _kept(found: Iterable[Result], results: list[Result]) -> Iterator[Result]:
-    for result in found:
-        results.append(result)
-        yield result
 
 
 def _print_targets(results: list[Result]) -> None:

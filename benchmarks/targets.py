@@ -8,6 +8,7 @@ import apply
 import diff
 import images
 import life
+import materials
 import memory
 import mounts
 import startup
@@ -64,7 +65,7 @@ class Verdict:
     """The peer's figure, and how many times ours that is."""
 
 
-_LAYERS = tuple(spec.name for spec in apply.LAYERS)
+_LAYERS = (*(spec.name for spec in apply.LAYERS), materials.REAL)
 _CHANGED = ("clustered", "spread")
 _OURS = ("overlay", "aufs")
 
