@@ -183,20 +183,21 @@ class Container:
     def fork(self, name: str) -> Self:
         """Make a second container of its present state; both are free to diverge. Atomic.
 
-        Costs a seal and two creates of the driver, however large container and image are, where
-        ``capabilities.copy_on_write`` holds; else a copy for each.
+        Costs a few calls of the driver, however large container and image are, where
+        ``capabilities.copy_on_write`` holds; else a copy for each. Where ``capabilities.fork_live``
+        holds it may be mounted and written to meanwhile; see `driver.Snapshots` for what state that gives.
 
         Raises:
-            ContainerInUse: it is mounted.
+            ContainerInUse: it is mounted, and the driver cannot make snapshots.
             ContainerExists, InvalidContainerName, ChainTooDeep
         """
         return type(self)(self._site, containers.fork(self._site, self.record(), name))
 
     def checkpoint(self, point: str | None = None) -> Checkpoint:
-        """Keep its present state, by default under the next number. Atomic; costs what `fork` does.
+        """Keep its present state, by default under the next number. Atomic; costs, and can, what `fork` does.
 
         Raises:
-            ContainerInUse: it is mounted.
+            ContainerInUse: it is mounted, and the driver cannot make snapshots.
             CheckpointExists, ChainTooDeep
         """
         return containers.checkpoint(self._site, self.record(), point)

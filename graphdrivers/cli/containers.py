@@ -104,7 +104,8 @@ def fork(settings: Settings, name: str, new: str) -> None:
     """Make a second container NEW of the present state of the container NAME; print its name.
 
     Nothing is copied where the driver can share layers; both are free to
-    change from there. NAME must not be mounted.
+    change from there. NAME may be mounted only where the driver can make
+    snapshots ('fork live' in 'graphdriver drivers').
     """
     with stores.opened(settings) as store:
         made = store.container(name).fork(new)
@@ -123,7 +124,8 @@ def checkpoint(settings: Settings, name: str, point: str | None, delete: str | N
     """Keep the present state of the container NAME as POINT; print that.
 
     Without POINT it gets the next number. 'rollback' goes back to it. The
-    container must not be mounted.
+    container may be mounted only where the driver can make snapshots
+    ('fork live' in 'graphdriver drivers').
     """
     if sum((point is not None, delete is not None, listed)) > 1:
         raise click.UsageError("POINT, --list and --delete exclude each other")

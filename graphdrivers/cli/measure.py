@@ -170,7 +170,8 @@ def bench(
 def _measure(settings: Settings, run: measuring.Run, parent: str) -> None:
     """Measure until the end, or until Ctrl-C where there is something to show by then."""
     try:
-        run.measure(settings, parent)
+        with output.aside():
+            run.measure(settings, parent)
     except KeyboardInterrupt:
         if not any(cell.samples for cell in run.results.cells):
             raise

@@ -170,3 +170,14 @@ def test_a_snapshot_has_no_limit(bench: Workbench) -> None:
         sizes = {name: os.path.getsize(os.path.join(root, name)) for name in ("own", "big")}
 
     assert sizes == {"own": 1 << 20, "big": 32 << 20}
+
+
+def test_snapshots_that_are_not_claimed(bench: Workbench) -> None:
+    """Without the capability there is no way to make one, or it is refused."""
+    bench.lacks("fork_live")
+    live(bench)
+    if isinstance(bench.driver, Snapshots):
+        with pytest.raises(errors.NotSupported):
+            bench.driver.snapshot("layer", "branch")
+
+    assert [record.name for record in bench.driver.layers()] == ["layer", "base"]

@@ -1,18 +1,21 @@
 """Containers: a writable layer over an init layer over an image; made, branched, taken back and removed.
 
 What a container *is* at any moment is its present writable layer. A checkpoint
-or a fork seals that layer and goes on in a new child of it, so it costs what
-the driver needs to seal and to create, and no tar is made.
+or a fork makes a snapshot of it, mounted or not, where the driver can; else it
+seals that layer, and the container goes on in a new child. No tar is made.
 """
 
 import contextlib
+import functools
 import io
 import os
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import attrs
 
 from graphdrivers import errors
+from graphdrivers.driver import Snapshots
 from graphdrivers.model import LayerSpec
 from graphdrivers.store import collect, images, ledger, making, mounted, names
 from graphdrivers.store.database import Row, Step, is_text
@@ -20,6 +23,8 @@ from graphdrivers.store.holders import Holder
 from graphdrivers.store.site import Site
 
 COLUMNS = "container_id, name, image_id, init, layer, size, touched, created"
+
+Done = TypeVar("Done")
 
 CREATED = "created"
 """The point that every container has: as it was when it was made."""
@@ -139,11 +144,12 @@ def remove(site: Site, container: Container) -> collect.Collected:
 def fork(site: Site, container: Container, name: str) -> Container:
     """Make a second container of the present state of the first; both are free to diverge. Atomic.
 
-    Costs a seal and two creates of the driver; one create when nothing was
-    written since the last branch.
+    Costs a snapshot and a create of the driver where it can make snapshots,
+    else a seal and two creates; one create when nothing was written since the
+    last branch.
 
     Raises:
-        ContainerInUse: it is mounted, and this driver cannot branch what is.
+        ContainerInUse: it is mounted, and this driver cannot make snapshots.
         ContainerExists, InvalidContainerName, ChainTooDeep
     """
     container_id = os.urandom(32).hex()
@@ -151,7 +157,7 @@ def fork(site: Site, container: Container, name: str) -> Container:
     with site.lock(f"container:{container.container_id}"):
         if site.database.one("SELECT 1 FROM containers WHERE name = ?", (name,)):
             raise errors.ContainerExists(name)
-        base = _branch_point(site, container.container_id)
+        branch = _branch(site, container.container_id)
         layer = names.container_layer(container_id)
         made = attrs.evolve(
             find(site, container.container_id),
@@ -161,9 +167,13 @@ def fork(site: Site, container: Container, name: str) -> Container:
             touched=False,
             created=ledger.now(),
         )
-        spec = LayerSpec(size=container.size)
-        kept = Checkpoint(CREATED, base, made.created)
-        _make(site, made, [(layer, base)], lambda: site.driver.create(layer, base, spec), kept)
+        kept = Checkpoint(CREATED, branch.layer, made.created)
+
+        def fill() -> None:
+            branch.fill()
+            site.driver.create(layer, branch.layer, LayerSpec(size=container.size))
+
+        _make(site, made, [*branch.new, (layer, branch.layer)], fill, kept)
     return made
 
 
@@ -171,7 +181,7 @@ def checkpoint(site: Site, container: Container, point: str | None = None) -> Ch
     """Keep the present state under a name, by default the next number. Atomic.
 
     Raises:
-        ContainerInUse: it is mounted, and this driver cannot branch what is.
+        ContainerInUse: it is mounted, and this driver cannot make snapshots.
         CheckpointExists, InvalidContainerName, ChainTooDeep
     """
     with site.lock(f"container:{container.container_id}"):
@@ -181,10 +191,9 @@ def checkpoint(site: Site, container: Container, point: str | None = None) -> Ch
         names.validate_container_name(point)
         if point in taken:
             raise errors.CheckpointExists(container.name, point)
-        base = _branch_point(site, container.container_id)
-        kept = Checkpoint(point, base, ledger.now())
-        with site.database.write(durable=site.is_durable) as step:
-            _keep(step, container, kept)
+        branch = _branch(site, container.container_id)
+        kept = Checkpoint(point, branch.layer, ledger.now())
+        _made(site, branch.new, branch.fill, lambda step: _keep(step, container, kept))
     return kept
 
 
@@ -255,17 +264,44 @@ def refuse_mounted(site: Site, container: Container) -> None:
         raise errors.ContainerInUse(container.name, f": mounted at {held.target!r}{who}")
 
 
-def _branch_point(site: Site, container_id: str) -> str:
-    """Give a sealed layer that holds the container's present state; the container goes on in a child of it."""
+@attrs.frozen
+class _Branch:
+    """A sealed layer that holds a container's present state."""
+
+    layer: str
+    new: tuple[tuple[str, str | None], ...] = ()
+    """The layer with its parent, where it has to be made yet."""
+    fill: Callable[[], object] = bool
+    """Makes it."""
+
+
+def _branch(site: Site, container_id: str) -> _Branch:
+    """Find or plan the layer to branch from; the container's lock is held.
+
+    With snapshots nothing is done yet. Without, the writable layer is sealed, and the container goes on in a child.
+
+    Raises:
+        ContainerInUse: it is mounted, and the driver cannot make snapshots.
+        ChainTooDeep: a sealed layer there could have no child.
+    """
     present = find(site, container_id)
-    refuse_mounted(site, present)
+    parent = ledger.find_layer(site.database, present.layer).parent or present.init
+    driver = site.driver
+    if not (driver.support.capabilities.fork_live and isinstance(driver, Snapshots)):
+        refuse_mounted(site, present)
+        if present.touched:
+            _refuse_too_deep(site, present.layer)
+            driver.settle(present.layer)
+            driver.seal(present.layer)
+            _grow(site, present, present.layer)
+        return _Branch(present.layer if present.touched else parent)
     if not present.touched:
-        return ledger.find_layer(site.database, present.layer).parent or present.init
-    _refuse_too_deep(site, present.layer)
-    site.driver.settle(present.layer)
-    site.driver.seal(present.layer)
-    _grow(site, present, present.layer)
-    return present.layer
+        return _Branch(parent)
+    _refuse_too_deep(site, parent)
+    if not mounted.still_held(site, present.layer):
+        driver.settle(present.layer)
+    snapshot = names.container_layer(container_id)
+    return _Branch(snapshot, ((snapshot, parent),), functools.partial(driver.snapshot, present.layer, snapshot))
 
 
 def _refuse_too_deep(site: Site, layer: str) -> None:
@@ -283,22 +319,54 @@ def _grow(site: Site, container: Container, base: str) -> tuple[str, list[str]]:
         That layer, and the layers that nothing needs any more, for `collect.sweep`.
     """
     layer = names.container_layer(container.container_id)
+    spec = LayerSpec(size=container.size)
+
+    def move(step: Step) -> list[str]:
+        values = (layer, container.container_id)
+        step.execute("UPDATE containers SET layer = ?, touched = 0 WHERE container_id = ?", values)
+        return collect.mark_unused(step, [container.layer])
+
+    return layer, _made(site, [(layer, base)], lambda: site.driver.create(layer, base, spec), move)
+
+
+def _made(
+    site: Site,
+    layers: Sequence[tuple[str, str | None]],
+    fill: Callable[[], object],
+    acknowledge: Callable[[Step], Done],
+    *,
+    begin: Callable[[Step], object] = bool,
+    cancel: Callable[[Step], object] = bool,
+) -> Done:
+    """Let the driver make layers (lowest first), and acknowledge them together with what they are for. Atomic.
+
+    Args:
+        site: the store.
+        layers: each with its parent; there may be none.
+        fill: asks the driver for them.
+        acknowledge: records what they are for, and has the last word.
+        begin: records what else has to stand before the driver is asked.
+        cancel: takes that back.
+    """
     with site.database.write() as step:
-        ledger.intend(step, layer, base, Holder.here())
+        for name, parent in layers:
+            ledger.intend(step, name, parent, Holder.here())
+        begin(step)
     try:
         with site.syncing() as sync:
-            site.driver.create(layer, base, LayerSpec(size=container.size))
+            fill()
             sync()
         with site.database.write(durable=site.is_durable) as step:
-            ledger.complete(step, layer)
-            values = (layer, container.container_id)
-            step.execute("UPDATE containers SET layer = ?, touched = 0 WHERE container_id = ?", values)
-            marked = collect.mark_unused(step, [container.layer])
+            for name, _parent in layers:
+                ledger.complete(step, name)
+            return acknowledge(step)
     except BaseException:
         with contextlib.suppress(errors.GraphDriverError, OSError):  # opening the store tries again
-            making.undo(site, layer)
+            with site.database.write() as step:
+                cancel(step)
+            for name, _parent in reversed(layers):
+                making.undo(site, name)
         raise
-    return layer, marked
 
 
 def _keep(step: Step, container: Container, kept: Checkpoint) -> None:
@@ -329,39 +397,26 @@ def _make(
     kept: Checkpoint | None = None,
 ) -> None:
     """Record a new container and its new layers (lowest first), let the driver make them, and acknowledge."""
-    with site.database.write() as step:
+
+    def begin(step: Step) -> None:
         if step.execute("SELECT 1 FROM containers WHERE name = ?", (made.name,)).fetchone():
             raise errors.ContainerExists(made.name)
         if made.image_id is not None:
             images.refuse_missing(step, made.image_id)
-        for name, parent in layers:
-            ledger.intend(step, name, parent, Holder.here())
         step.execute(
             f"INSERT INTO containers ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - constants
             (*attrs.astuple(made),),
         )
-    try:
-        with site.syncing() as sync:
-            fill()
-            sync()
-        with site.database.write(durable=site.is_durable) as step:
-            for name, _parent in layers:
-                ledger.complete(step, name)
-            step.execute("UPDATE containers SET ready = 1 WHERE container_id = ?", (made.container_id,))
-            if kept is not None:
-                _keep(step, made, kept)
-    except BaseException:
-        with contextlib.suppress(errors.GraphDriverError, OSError):  # opening the store tries again
-            undo(site, made.container_id, [name for name, _parent in layers])
-        raise
 
+    def acknowledge(step: Step) -> None:
+        step.execute("UPDATE containers SET ready = 1 WHERE container_id = ?", (made.container_id,))
+        if kept is not None:
+            _keep(step, made, kept)
 
-def undo(site: Site, container_id: str, layers: Sequence[str]) -> None:
-    """Take back a container that was never acknowledged, with the layers (lowest first) made for it. Idempotent."""
-    with site.database.write() as step:
-        step.execute("DELETE FROM containers WHERE container_id = ? AND NOT ready", (container_id,))
-    for name in reversed(layers):
-        making.undo(site, name)
+    def cancel(step: Step) -> None:
+        step.execute("DELETE FROM containers WHERE container_id = ? AND NOT ready", (made.container_id,))
+
+    _made(site, layers, fill, acknowledge, begin=begin, cancel=cancel)
 
 
 def _container(row: Row) -> Container:

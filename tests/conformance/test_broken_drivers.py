@@ -87,7 +87,8 @@ def test_what_vfs_cannot_do_passes_without_a_flaw(
     run = conform(tmp_path / "run", driver, checks, "--graphdriver-require")
 
     assert run.code == pytest.ExitCode.OK, run.output
-    assert [check for check in checks if not _passed(run, check)] == []
+    for check in checks:  # but for what is asked only of those who claim nothing
+        assert _passed(run, check) or any(re.search("gated: .* claims ", one.reason) for one in run.of(check)), check
 
 
 def test_every_check_catches_something(tmp_path: pathlib.Path) -> None:
