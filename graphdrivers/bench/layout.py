@@ -18,8 +18,8 @@ _NARROW = 7
 _TITLE = 15
 """Columns of a row's title."""
 
-LEGEND_WIDE = "±: half the 95 % interval; ~: perhaps as good as the best; !: one sample, no warm-up."
-LEGEND_NARROW = "*: the best; others as ratios to it; ~: perhaps as good; !: one sample, no warm-up."
+LEGEND_WIDE = "±: half the 95 % interval; ~: perhaps as good as the best; ?: few samples; !: one, no warm-up."
+LEGEND_NARROW = "*: the best; others as ratios to it; ~: perhaps as good; ?: few samples; !: one, no warm-up."
 
 
 @attrs.frozen
@@ -93,7 +93,7 @@ def _wide(figure: view.Figure, unit: str) -> Shown:
     mark = "" if figure.warm else "!"
     if figure.ratio is None:
         return Shown(text + mark)
-    told = "best" if figure.best else ("~" if figure.unsure else "") + ratio(figure.ratio)
+    told = "best" if figure.best else figure.mark + ratio(figure.ratio)
     return Shown(f"{text}{mark} {told:>6}", figure.best)
 
 
@@ -103,19 +103,27 @@ def _narrow(figure: view.Figure, unit: str) -> Shown:
     mark = "" if figure.warm else "!"
     if figure.best or figure.ratio is None:
         return Shown(quantity(figure.median, unit, space="") + ("*" if figure.best else mark), figure.best)
-    return Shown(("~" if figure.unsure else "") + short_ratio(figure.ratio) + mark)
+    return Shown(figure.mark + short_ratio(figure.ratio) + mark)
 
 
 def reasons(document: Document) -> list[tuple[str, str]]:
     """Explain the dashes: (where, why), what has one reason together."""
-    rows: dict[tuple[str, str, str], list[str]] = {}
-    for one in document["results"]:
-        if one["median"] is None:
-            rows.setdefault((one["reason"], one["workload"], one["driver"]), []).append(one["row"])
-    drivers: dict[tuple[str, str, str], list[str]] = {}
-    for (reason, workload, driver), names in rows.items():
-        drivers.setdefault((reason, workload, _rows(names)), []).append(driver)
-    return [(f"{workload} ({names}) on {', '.join(on)}", reason) for (reason, workload, names), on in drivers.items()]
+    return [
+        (f"{section.name} {where}", why) for section in view.sections(document) for where, why in told(section.lines)
+    ]
+
+
+def told(lines: Sequence[view.Line]) -> list[tuple[str, str]]:
+    """Explain the dashes of a workload: (rows and drivers, why)."""
+    rows: dict[tuple[str, str], list[str]] = {}
+    for line in lines:
+        for figure in line.figures:
+            if figure.median is None:
+                rows.setdefault((figure.reason, figure.driver), []).append(line.row)
+    drivers: dict[tuple[str, str], list[str]] = {}
+    for (reason, driver), names in rows.items():
+        drivers.setdefault((reason, _rows(names)), []).append(driver)
+    return [(f"({names}) on {', '.join(on)}", reason) for (reason, names), on in drivers.items()]
 
 
 def _rows(rows: Sequence[str]) -> str:

@@ -25,7 +25,14 @@ class Figure:
     best: bool = False
     """The least median of at least two."""
     unsure: bool = False
-    """Not the best, but perhaps as good: the intervals overlap, or there are too few samples to tell."""
+    """Not the best, but perhaps as good: the intervals overlap."""
+    few: bool = False
+    """The intervals are apart, but of so few samples that this may be chance."""
+
+    @property
+    def mark(self) -> str:
+        """Give what stands before the ratio: ``~`` for perhaps as good, ``?`` for too few samples to be sure."""
+        return "~" if self.unsure else "?" if self.few and self.warm else ""
 
     @property
     def spread(self) -> float:
@@ -117,5 +124,6 @@ def _ranked(figures: Sequence[Figure], unit: str) -> Iterator[Figure]:
             yield attrs.evolve(one, best=True, ratio=1.0)
         else:
             ratio = one.median / best.median if best.median else None
-            sure = one.low > best.high and (unit != "s" or can_differ(one.samples, best.samples))
-            yield attrs.evolve(one, ratio=ratio, unsure=not sure)
+            apart = one.low > best.high
+            few = apart and unit == "s" and not can_differ(one.samples, best.samples)
+            yield attrs.evolve(one, ratio=ratio, unsure=not apart, few=few)

@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
@@ -107,6 +107,7 @@ def _size(_context: click.Context, _option: click.Parameter, text: str | None) -
     help="Half an interval that is narrow enough.",
 )
 @click.option("-o", "--output", "target", metavar="FILE.json", help="Also write the measurements as JSON.")
+@click.option("--html", "page", metavar="FILE", help="Also write a page with charts; needs graphdrivers[report].")
 @click.option(
     "--compare", metavar="OLD.json", multiple=True, callback=_read_old, help="Compare with an earlier --output."
 )
@@ -131,6 +132,7 @@ def bench(
     listing: bool,
     user_namespace: bool,
     target: str | None,
+    page: str | None,
     compare: list[dict[str, Any]],
     tolerance: float,
     **asked: Any,
@@ -152,7 +154,10 @@ def bench(
     parent = settings.root if settings.root_given else settings.scratch
     os.makedirs(parent, mode=0o700, exist_ok=True)
     run = _run(settings, parent, workloads, asked)
-    with files.writing(target) if target else contextlib.nullcontext() as sink:
+    render = _renderer() if page else None
+    with contextlib.ExitStack() as stack:
+        sink = stack.enter_context(files.writing(target)) if target else None
+        html = stack.enter_context(files.writing(page)) if page else None
         _measure(settings, run, parent)
         found = run.document(settings.source_date_epoch)
         changes = comparison.compare(compare, found, tolerance) if compare else []
@@ -160,11 +165,28 @@ def bench(
             found["comparison"] = [attrs.asdict(one) for one in changes]
         if sink is not None:
             sink.write(json.dumps(found, indent=2).encode() + b"\n")
+        if html is not None and render is not None:
+            html.write(render(found, changes).encode())
     _show(settings, found, compare, changes)
     if not run.results.complete:
         raise KeyboardInterrupt
     if any(one.regressed for one in changes):
         raise click.exceptions.Exit(REGRESSED)
+
+
+def _renderer() -> Callable[[documents.Document, Sequence[comparison.Change]], str]:
+    """Give what renders the page.
+
+    Raises:
+        click.UsageError: what draws the charts is not installed.
+    """
+    try:
+        from graphdrivers.bench import page  # noqa: PLC0415 - it needs the extra "report"
+    except ModuleNotFoundError as error:
+        if error.name != "pygal":
+            raise
+        raise click.UsageError("--html needs pygal: pip install 'graphdrivers[report]'") from error
+    return page.page
 
 
 def _measure(settings: Settings, run: measuring.Run, parent: str) -> None:

@@ -65,7 +65,7 @@ def test_dashes_have_reasons() -> None:
     rows = (Row("a", "a", "a"), Row("b", "b", "b"))
     what = workload("deep", *rows)
     cells = [cell(what, driver, reason="too deep", row=row.name) for driver in ("x", "y") for row in rows]
-    cells.append(cell(what, "z", 1.0, row="a"))
+    cells += [cell(what, "z", 1.0, row=row.name) for row in rows]
 
     assert layout.reasons(a_document(Results(cells), "x", "y", "z")) == [("deep (a, b) on x, y", "too deep")]
 
