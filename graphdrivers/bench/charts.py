@@ -54,6 +54,13 @@ def chart(section: view.Section, drivers: Sequence[str], number: int) -> str:
     return _bars(line, drivers, number)
 
 
+def caption(section: view.Section) -> str:
+    """Say what the chart shows."""
+    line = section.speaker()
+    numbers = [str(count) for count, _line in _family(section, line)]
+    return " ".join("N" if word in numbers else word for word in line.meaning.split())
+
+
 def colour(drivers: Sequence[str], driver: str) -> str:
     """Give the colour of a driver, as the page's style sheet names it."""
     return f"var(--driver-{drivers.index(driver) % 8})"
@@ -127,7 +134,7 @@ def _configured(kind: Any, values: Sequence[float], line: view.Line, number: int
         zero=ticks[0],
         spacing=8,
         **settings,
-        range=(ticks[0], max(ticks[-1], *present)),
+        range=(ticks[0], max([ticks[-1], *present])),
         y_labels=[{"value": tick, "label": _tick(tick, line.unit)} for tick in ticks],
     )
     made.uuid = f"workload-{number}"  # the same document gives the same page

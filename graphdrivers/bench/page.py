@@ -60,7 +60,7 @@ def _section(section: view.Section, names: Sequence[str], number: int) -> Iterat
     yield f"<p>{_text(section.models)}</p>"
     drawn = charts.chart(section, names, number)
     if drawn:
-        yield f'<figure>{drawn}<figcaption class="soft">{_text(section.speaker().meaning)}</figcaption></figure>'
+        yield f'<figure>{drawn}<figcaption class="soft">{_text(charts.caption(section))}</figcaption></figure>'
     head = "".join(f"<th>{_text(name)}</th>" for name in names)
     yield f'<div class="wide"><table><thead><tr><th></th>{head}</tr></thead><tbody>'
     for line in section.lines:

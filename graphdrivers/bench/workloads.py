@@ -205,7 +205,7 @@ DENSITY = Workload(
     models="1, 10 and 50 containers that run at a time and read the same files: what they take on disk beyond the "
     "image, and in the page cache.",
     rows=tuple(
-        Row(f"{what}-{count}", f"{what}, {count}", f"{meaning} of {count} containers", BYTES)
+        Row(f"{what}-{count}", f"{what}, {count}", f"{meaning}, {count} container{'s' * (count > 1)}", BYTES)
         for what, meaning in (("disk", "what is taken on disk"), ("memory", "page cache after reading the same files"))
         for count in acts.CONTAINERS
     ),

@@ -22,6 +22,7 @@ def test_the_best_is_marked_and_the_others_are_ratios_to_it() -> None:
     assert (first.best, first.ratio) == (True, 1.0)
     assert (second.best, second.ratio, second.unsure) == (False, 1.5, True)
     assert (third.best, third.ratio, third.unsure) == (False, 4.0, False)
+    assert [one.mark for one in (first, second, third)] == ["", "~", ""]
 
 
 def test_one_driver_alone_is_not_the_best() -> None:
@@ -40,8 +41,8 @@ def test_wide_and_narrow_cells() -> None:
     document = a_document(Results([cell(what, "a", 0.001, 0.001), cell(what, "b", 0.25, 0.25)]), "a", "b")
     wide, narrow = layout.layout(document, 80), layout.layout(document, 40)
 
-    assert [one.text for one in wide.groups[0][1][0][1]] == ["1.00 ms ±0%   best", "250 ms ±0%  ~250x"]
-    assert [one.text for one in narrow.groups[0][1][0][1]] == ["1.00ms*", "~250x"]
+    assert [one.text for one in wide.groups[0][1][0][1]] == ["1.00 ms ±0%   best", "250 ms ±0%  ?250x"]
+    assert [one.text for one in narrow.groups[0][1][0][1]] == ["1.00ms*", "?250x"]
     assert [one.best for one in narrow.groups[0][1][0][1]] == [True, False]
 
 
