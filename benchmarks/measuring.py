@@ -26,8 +26,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 
 import attrs
-
 from graphdrivers.bench.report import Summary, quantity, summarise
+
 from graphdrivers.errors import GraphDriverError
 from graphdrivers.linux import durable
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
+from graphdrivers.bench.report import quantity
 
 import chart
 import images
@@ -13,7 +14,6 @@ import ours
 import startup
 import targets
 import tools
-from graphdrivers.bench.report import quantity
 from measuring import Result
 
 DOCS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "docs")

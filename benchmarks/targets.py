@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 import attrs
+from graphdrivers.bench.report import Summary, quantity, summarise
 
 import apply
 import diff
@@ -13,7 +14,6 @@ import memory
 import mounts
 import startup
 import tools
-from graphdrivers.bench.report import Summary, quantity, summarise
 from measuring import Result
 
 MIB = 1 << 20
