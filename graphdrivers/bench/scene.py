@@ -143,7 +143,10 @@ class Scene:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        # An interrupt may come at any moment, between an unmount and our knowing of it too. What fails here would take
+        # its place and the run would go on, so all of it is left to whoever closes the bed.
+        if kind is None or issubclass(kind, Exception):
+            self.close()
 
     @contextlib.contextmanager
     def clock(self, row: str, operations: int = 1) -> Iterator[None]:

@@ -13,11 +13,12 @@ from graphdrivers.bench import acts, caches, database, memory, storms
 from graphdrivers.bench.bed import Bed
 from graphdrivers.bench.contents import content
 from graphdrivers.bench.disturbance import Watch
+from graphdrivers.bench.scene import Scene
 from graphdrivers.bench.sizes import FULL, Sizes
 from graphdrivers.bench.workload import Workload
 from graphdrivers.bench.workloads import CI, DATABASE, DEEP, DENSITY, SANDBOX, WORKLOADS
 from graphdrivers.edits import perform
-from graphdrivers.linux import mountinfo
+from graphdrivers.linux import mountinfo, mounts
 
 PATIENT = attrs.evolve(TINY, patience=float("inf"))
 
@@ -65,6 +66,21 @@ def test_patience_is_how_often_things_are_done(opening: Opening) -> None:
     bed.begin()
     CI.take(bed)
     assert (bed.readings.operations["whole"], bed.readings.operations["parallel"]) == (100, 100)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_an_interrupt_just_after_an_unmount_is_not_lost(opening: Opening) -> None:
+    """Nor is it taken for a failure of the driver: it goes through, and the bed cleans up."""
+    (bed,) = opening("overlay")
+
+    def interrupted(scene: Scene) -> None:
+        scene.create()
+        scene.mount()
+        mounts.detach(scene.root)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), Scene(bed, bed.image_layer()) as scene:
+        interrupted(scene)
 
 
 def test_sandboxes_come_back_to_what_was_kept(opening: Opening) -> None:
