@@ -33,7 +33,8 @@ def place(folder: str) -> dict[str, object]:
     """Describe the file system that a directory lies on: its type, what is mounted there and how."""
     real = os.path.realpath(folder)
     around = [mount for mount in mountinfo.read() if real == mount.target or real.startswith(_below(mount.target))]
-    mount = max(around, key=lambda mount: len(mount.target), default=None)
+    # Of several at one place the last is on top.
+    mount = max(reversed(around), key=lambda mount: len(mount.target), default=None)
     options = [key if value is None else f"{key}={value}" for key, value in mount.super_options] if mount else []
     return {
         "filesystem": filesystems.fs_type(folder),

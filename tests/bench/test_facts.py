@@ -22,7 +22,7 @@ def test_place(tmp_path: pathlib.Path) -> None:
     found = facts.place(str(tmp_path))
     asked = ["findmnt", "--noheadings", "--raw", "--output", "SOURCE,OPTIONS", "--target", str(tmp_path)]
     told = subprocess.run(asked, check=True, capture_output=True, text=True)
-    source, options = told.stdout.split()
+    source, options = told.stdout.splitlines()[-1].split()
 
     assert found["filesystem"]
     assert found["source"] == source
