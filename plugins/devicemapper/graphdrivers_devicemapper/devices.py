@@ -18,7 +18,7 @@ from collections.abc import Iterator
 
 from graphdrivers.linux import locks
 from graphdrivers_devicemapper import dm
-from graphdrivers_devicemapper.pool import SECTOR, Pool
+from graphdrivers_devicemapper.pool import BASE, SECTOR, Pool
 
 _BLKDISCARD = 0x1277
 _BLKGETSIZE64 = 0x80081272
@@ -36,6 +36,10 @@ class Devices:
         self._prefix = f"graphdrivers-{pool.settings.identity}-"
         self._leases: dict[int, locks.FileLock] = {}
         self._threads = threading.Lock()
+
+    def prepare(self) -> None:
+        """Make the file of the leases, which a full disk would have no room for later. Idempotent."""
+        self._lease(BASE).is_free()
 
     def name(self, number: int) -> str:
         """Give the name of a device."""
