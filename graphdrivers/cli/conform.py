@@ -44,7 +44,8 @@ def conform(context: click.Context, name: str, arguments: tuple[str, ...]) -> No
     parent = settings.root if settings.root_given else settings.scratch
     os.makedirs(parent, mode=0o700, exist_ok=True)
     with runner.scratch(parent) as folder:
-        loading.load_driver(name, os.path.join(folder, "first"), settings.options).close()
+        with output.aside():
+            loading.load_driver(name, os.path.join(folder, "first"), settings.options).close()
         report = os.path.join(folder, "report.json")
         code = _run(settings, [*_command(settings, name, folder, report), *_chosen(arguments)])
         counts = _read(report)

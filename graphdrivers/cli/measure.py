@@ -108,7 +108,7 @@ def bench(
     with contextlib.ExitStack() as stack:
         sink = stack.enter_context(files.writing(target)) if target else None
         try:
-            with runner.scratch(parent) as folder:
+            with runner.scratch(parent) as folder, output.aside():
                 _measure(settings, session, folder, image, drivers)
         except KeyboardInterrupt:
             if not session.results.cells:
