@@ -186,9 +186,10 @@ class DeviceMapperDriver(NaiveDiff):
             self._pool.stop()
 
     def facts(self, layer: str | None = None) -> Mapping[str, str]:
-        """Say how full the pool is, or what a layer's device is; see `driver.Tells`. Starts nothing."""
+        """Say how full the pool is, or what a layer's device is; see `driver.Tells`."""
         if layer is None:
-            return facts.of_pool(self._pool)
+            with self._pool.locked():
+                return facts.of_pool(self._pool)
         return facts.of_layer(self._pool, self._devices, self._dirs.number(layer))
 
     def _snapshot(self, origin: int, folder: str) -> int:

@@ -327,6 +327,9 @@ def test_damaged_metadata_are_refused(home: pathlib.Path) -> None:
     with pytest.raises(errors.StoreCorrupt, match=r"thin_check .* thin_repair"):
         opened(home).create("layer", "base")
 
+    driver = opened(home)
+    assert "thin_check" in driver.facts()["state"]
+    driver.close()
     assert (home / "pool" / "metadata").read_bytes() == before
 
 
