@@ -177,7 +177,7 @@ class DeviceMapperDriver(NaiveDiff):
         """Take away the devices that this object made ready and nobody uses, and the pool after its last device."""
         leased = self._devices.leased()
         for number in leased:
-            self._devices.unlease(number)
+            self._devices.unlease(number, everybody=True)
         if not self._pool.is_begun():
             return
         with self._pool.locked():

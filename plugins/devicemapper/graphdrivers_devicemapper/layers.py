@@ -57,7 +57,7 @@ class ThinDirs(layerdirs.LayerDirs):
         # Before the pool forgets: a power cut must not bring back a layer whose device is gone.
         for name in ("layers", "tmp"):
             durable.fsync_directory(os.path.join(self.home, name))
-        self._devices.unlease(number)
+        self._devices.unlease(number, everybody=True)
         with self._pool.locked():
             self._pool.started()
             try:
