@@ -142,6 +142,17 @@ def test_a_deleted_file_gives_its_room_back(home: pathlib.Path) -> None:
         assert used(driver) < before - 28
 
 
+def test_files_are_for_trying_out(home: pathlib.Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Who gives no devices is told in the notes, and warned once, when the pool is made."""
+    with closing(opened(home)) as driver:
+        assert [note for note in driver.support.notes if "for trying out only" in note]
+        assert caplog.messages == []
+        driver.create("one")
+        driver.create("two")
+        assert [message for message in caplog.messages if "for trying out only" in message] == caplog.messages
+        assert len(caplog.messages) == 1
+
+
 def test_numbers_are_counted(home: pathlib.Path) -> None:
     """The pool's transaction ID is how many devices were asked for; no number comes twice."""
     with closing(opened(home)) as driver:
