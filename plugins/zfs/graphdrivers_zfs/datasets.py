@@ -102,6 +102,7 @@ class Datasets:
             Missing: the other has no such snapshot.
         """
         settings = self._settings(dataset, layer, parent, size)
+        self.places.prepare(dataset)
         self.tool.run("clone", *_options(settings), self._sealed(origin), self.places.name(dataset))
         self.places.unmount(dataset, layer)  # zfs-fuse mounts clones whatever canmount says
 
@@ -174,34 +175,40 @@ class Datasets:
 
     def _destroy_all(self, found: list[Found], layer: str) -> None:
         (itself, *snapshots) = found
+        handed_on = [itself.origin]
         try:
             for snapshot in snapshots:
-                self._destroy_snapshot(snapshot, layer)
+                handed_on += self._destroy_snapshot(snapshot, layer)
             patiently(lambda: self.tool.run("destroy", itself.name))
         except Busy as error:
             raise errors.LayerInUse(layer, f"as dataset {itself.name!r}: {error.said}") from error
-        if is_handed_on(itself.origin.partition("@")[2]):
-            with contextlib.suppress(HasDependents, Missing):
-                self.tool.run("destroy", itself.origin)
+        for name in handed_on:
+            if is_handed_on(name.partition("@")[2]):
+                with contextlib.suppress(HasDependents, Missing):
+                    self.tool.run("destroy", name)
 
-    def _destroy_snapshot(self, snapshot: Found, layer: str) -> None:
+    def _destroy_snapshot(self, snapshot: Found, layer: str) -> list[str]:
         try:
             self.tool.run("destroy", snapshot.name)
         except HasDependents as error:
-            self._hand_on(snapshot, layer, error)
+            return [self._hand_on(snapshot, layer, error)]
+        return []
 
-    def _hand_on(self, snapshot: Found, layer: str, refusal: HasDependents) -> None:
-        """Give a snapshot, under another name, to the live layer that it was taken of."""
+    def _hand_on(self, snapshot: Found, layer: str, refusal: HasDependents) -> str:
+        """Give a snapshot to the live layer that it was taken of, and say under which name that has it."""
         clones = [one for one in self._children() if one.origin == snapshot.name]
         if children := [one.name for one in clones if one.parent == _quoted(layer)]:
             raise errors.LayerHasChildren(layer, tuple(children))
         if not clones or clones[0].home != self.home:
             raise ZfsError(refusal.command, refusal.said, "somebody else made clones of it: destroy or promote them")
-        if snapshot.snapshot == _SEALED:
-            self.tool.run("rename", snapshot.name, f"{snapshot.name.partition('@')[0]}@{new_name()}")
+        last = snapshot.snapshot
+        if last == _SEALED:
+            last = new_name()
+            self.tool.run("rename", snapshot.name, f"{snapshot.name.partition('@')[0]}@{last}")
         # What is handed on is in no quota of the one that gets it: it is held by refquota since it was forked.
         self.tool.run("set", "quota=none", clones[0].name)
         self.tool.run("promote", clones[0].name)
+        return f"{clones[0].name}@{last}"
 
     def sweep(self, known: Callable[[], set[str]]) -> None:
         """Destroy datasets that are ours and that no folder knows, and snapshots that were handed on to nobody.

@@ -24,6 +24,7 @@ from graphdrivers_zfs.mounting import Places
 from graphdrivers_zfs.tool import Tool, find
 
 _DATASET = "dataset"
+_RECORD = "layer.json"
 _MOUNTS = "mnt"
 _NUMBER = "id"
 _ID = re.compile(r"[0-9a-f]{32}")
@@ -78,11 +79,15 @@ class ZfsHome(layerdirs.LayerDirs):
             return None
 
     def persist(self, layer: str) -> None:
-        """Make a layer's folder durable: the caller's syncfs(2) does not reach zfs-fuse."""
-        for name in ("layer.json", _DATASET):
-            durable.fsync_path(self.path(layer, name))
-        durable.fsync_directory(self.path(layer))
+        """Make a layer's folder durable: the caller's syncfs(2) does not reach zfs-fuse.
+
+        Nor does fsync(2) of a directory. That of a file writes what was logged up to the file's own last change,
+        names of other files too; so that is made the last.
+        """
+        durable.fsync_path(self.path(layer, _DATASET))
         durable.fsync_directory(self._layers)
+        os.utime(self.path(layer, _RECORD))
+        durable.fsync_path(self.path(layer, _RECORD))
 
     def seal(self, layer: str) -> None:
         """Put the mark that makes a layer immutable. Atomic, idempotent, durable."""

@@ -84,6 +84,7 @@ class Places:
         return self.place(dataset)
 
     def _mount(self, dataset: str, layer: str) -> None:
+        self.prepare(dataset)
         try:
             patiently(lambda: self.tool.run("mount", self.name(dataset)))
         except Missing as error:
@@ -93,6 +94,11 @@ class Places:
         except ZfsError as error:
             if "already mounted" not in error.said:
                 raise
+
+    def prepare(self, dataset: str) -> None:
+        """Make its mount point. Idempotent. The tool would make it too, but not below a path that is not ASCII."""
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(self.place(dataset), 0o700)
 
     def _is_there(self, tree: str) -> bool:
         try:

@@ -10,8 +10,8 @@ import attrs
 from graphdrivers import errors
 from graphdrivers.kit import abilities, layerdirs
 from graphdrivers.linux import mountinfo
-from graphdrivers.model import Capabilities, Support
-from graphdrivers_zfs import datasets, tool
+from graphdrivers.model import Capabilities, Deviation, Support
+from graphdrivers_zfs import datasets, quirks, tool
 from graphdrivers_zfs import home as home_of
 from graphdrivers_zfs.datasets import Datasets
 from graphdrivers_zfs.mounting import TYPES, Places
@@ -41,6 +41,7 @@ class Trial:
     extras: tuple[str, ...]
     views: bool
     fuse: bool
+    deviations: tuple[Deviation, ...]
 
 
 def check_options(home: str, options: Mapping[str, str]) -> dict[str, str]:
@@ -109,7 +110,7 @@ def probed(home: str, options: Mapping[str, str]) -> Support:
             trial = _tried(Datasets(program, places, home_of.number_of(home) or "trial"))
         except tool.ZfsError as error:
             raise errors.PrerequisiteMissing(NAME, error.message, error.fix or _fix(above)) from error
-    return Support(_capabilities(trial), _engine(trial), _notes(trial, above))
+    return Support(_capabilities(trial), _engine(trial), _notes(trial, above), trial.deviations)
 
 
 def _fix(above: str) -> str:
@@ -125,7 +126,9 @@ def _tried(found: Datasets) -> Trial:
         place = found.places.begin(dataset, "trial")
         stack.callback(found.places.unmount, dataset, "trial")
         kind = next(iter(mount.fs_type for mount in mountinfo.read() if mount.target == os.path.realpath(place)))
-        return Trial(abilities.tried(place), extras, abilities.views_are_readonly(place), kind.startswith("fuse"))
+        fuse = kind.startswith("fuse")
+        deviations = quirks.found(place, fuse=fuse)
+        return Trial(abilities.tried(place), extras, abilities.views_are_readonly(place), fuse, deviations)
 
 
 def _made(found: Datasets, dataset: str) -> tuple[str, ...]:

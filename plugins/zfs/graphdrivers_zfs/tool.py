@@ -9,6 +9,7 @@ Source: zfs(8), zfs-list(8); OpenZFS, lib/libzfs/libzfs_util.c (``libzfs_error_d
 
 import errno
 import os
+import re
 import shutil
 import subprocess
 from typing import ClassVar
@@ -70,6 +71,9 @@ _MEANINGS: tuple[tuple[str, type[ZfsError]], ...] = (
 
 _FULL = (("out of space", errno.ENOSPC), ("no space left", errno.ENOSPC), ("quota exceed", errno.EDQUOT))
 
+_SUBJECT = re.compile(r"^cannot [a-z ]+ '[^']*': ")
+"""What is said in front of the reason, and stands in the command too."""
+
 _ADVICE: tuple[tuple[str, str], ...] = (
     ("permission denied", "run as root"),
     ("zfs-fuse daemon", "start zfs-fuse, then 'zpool import' the pool"),
@@ -120,7 +124,9 @@ class Tool:
 
 
 def _failure(arguments: tuple[str, ...], complaint: str) -> Exception:
-    said = "; ".join(line.strip() for line in complaint.splitlines() if line.strip()) or "it failed and said nothing"
+    # What it says behind "use '-R'" is how to destroy all at once what stands on it: no advice of ours.
+    lines = [line.strip() for line in complaint.partition("\nuse '-")[0].splitlines()]
+    said = "; ".join(_SUBJECT.sub("", line) for line in lines if line) or "it failed and said nothing"
     command = f"{arguments[0]} {arguments[-1]}"
     lower = said.lower()
     for words, code in _FULL:
