@@ -9,7 +9,9 @@ A home begun by a process that cannot give files away keeps owners in an xattr
 """
 
 import contextlib
+import errno
 import os
+import time
 from collections.abc import Iterator, Mapping
 from typing import BinaryIO, ClassVar
 
@@ -30,6 +32,10 @@ from graphdrivers_btrfs import aside, changed, ioctls, limits, origins, subvolum
 NAME = "btrfs"
 
 _TREE = "tree"
+_TRIES = 40
+_PAUSE = 0.05
+"""How often, and after how many seconds, a removal is tried again while the kernel frees blocks."""
+
 _OLDER = 1_000_000_000
 """By how many ns a change has to be older than a snapshot to be told from every later one by its time."""
 
@@ -41,6 +47,25 @@ class _Folders(layerdirs.LayerDirs):
         """Delete the subvolumes in a layer's folder, its limit too; see `layerdirs.LayerDirs.release`."""
         limits.forget(folder, os.path.join(folder, _TREE))
         subvolumes.remove_all(folder)
+
+    def remove(self, layer: str) -> None:
+        """Delete a layer, also where the disk is so full that not even a name can be moved.
+
+        A subvolume is deleted from what btrfs keeps in reserve for that; there is room for the rename when its blocks
+        are free. Only then can a kill in between leave a layer that has no tree any more: it can still be removed.
+        """
+        for left in reversed(range(_TRIES)):
+            try:
+                super().remove(layer)
+            except OSError as error:
+                if error.errno != errno.ENOSPC or not left:
+                    raise
+            else:
+                return
+            self.release(self.path(layer))
+            with layerdirs.directory(self.home) as home:
+                ioctls.sync(home)
+            time.sleep(_PAUSE)
 
 
 class BtrfsDriver(NaiveDiff):
@@ -118,18 +143,23 @@ class BtrfsDriver(NaiveDiff):
             raise errors.LayerExists(name)
         with self._dirs.making(name, ancestry) as folder, self._opened(layer) as source:
             tree = os.path.join(folder, _TREE)
-            final = not self._dialect.records_owners and not list(ioctls.subvolumes_in(source))
+            inside = subvolumes.paths_inside(source)
+            final = not self._dialect.records_owners and not inside
             with layerdirs.directory(folder) as place:
                 ioctls.make_snapshot(source, place, _TREE.encode(), readonly=final)
-            with layerdirs.directory(tree) as root:
-                if not final or list(ioctls.subvolumes_in(source)):
-                    ioctls.set_readonly(root, False)
-                    subvolumes.copy_inside(self._tree(layer), tree)
-                    if self._dialect.records_owners:
-                        owners.make_usable(root)
-                    ioctls.set_readonly(root, True)
+            if not final or subvolumes.paths_inside(source):
+                self._complete(self._tree(layer), tree, inside)
             origins.inherit(self._dirs.path(layer), folder, _described(tree))
             _mark_sealed(folder)
+
+    def _complete(self, source: str, tree: str, inside: list[bytes]) -> None:
+        """Give a snapshot what it lacks of its source's content."""
+        with layerdirs.directory(tree) as root:
+            ioctls.set_readonly(root, False)
+            subvolumes.copy_inside(source, tree, inside)
+            if self._dialect.records_owners:
+                owners.make_usable(root)
+            ioctls.set_readonly(root, True)
 
     def seal(self, layer: str) -> None:
         """Make the subvolume read-only, then set a mark."""
@@ -179,7 +209,8 @@ class BtrfsDriver(NaiveDiff):
     def remove(self, layer: str) -> None:
         """Rename the layer's folder away, then delete the subvolume and the folder."""
         if self._dirs.exists(layer):
-            self._dirs.refuse_mounted(layer, _TREE)
+            with contextlib.suppress(FileNotFoundError):  # another process has removed it since: nobody uses it
+                self._dirs.refuse_mounted(layer, _TREE)
             self._dirs.remove(layer)
 
     def settle(self, layer: str | None = None) -> None:
@@ -190,6 +221,8 @@ class BtrfsDriver(NaiveDiff):
         """
         if layer is None:
             self._dirs.sweep()
+            with layerdirs.directory(self.home) as home:
+                limits.sweep(home)
             return
         self._dirs.read(layer)
         if not self._dirs.is_sealed(layer) and not self._dirs.mounted_at(layer, _TREE):
@@ -198,7 +231,9 @@ class BtrfsDriver(NaiveDiff):
     def facts(self, layer: str | None = None) -> Mapping[str, str]:
         """Give number and generation of a layer's subvolume, and what it holds where quotas are on."""
         if layer is None:
-            return {}
+            with layerdirs.directory(self.home) as home:
+                refused = limits.obstacle(home)
+            return {"quotas": "on" if refused is None else refused.reason}
         self._dirs.read(layer)
         with self._opened(layer) as root:
             own = ioctls.describe(root)

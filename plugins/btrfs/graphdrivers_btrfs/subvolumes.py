@@ -10,7 +10,7 @@ import ctypes
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from graphdrivers.errors import SyscallError
 from graphdrivers.kit import layerdirs
@@ -24,7 +24,6 @@ UNFINISHED = b".wh..graphdrivers-plain-"
 _HOISTED = b"inside-"
 """What the name of a subvolume begins with that was taken out of one which is deleted."""
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _RENAME_EXCHANGE = 2
 
 _renameat2 = function("renameat2", ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
@@ -50,19 +49,11 @@ def remove_all(folder: str) -> None:
 
     Nothing is done where there is no folder, or one on another file system.
     """
-    try:
-        fd = os.open(folder, _DIRECTORY)
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    try:
-        if filesystems.fs_type(fd) != "btrfs":
-            return
-        while found := _roots_in(fd):
+    while found := _roots_in(folder):
+        with layerdirs.directory(folder) as fd:
             for name in found:
                 with contextlib.suppress(FileNotFoundError):  # another process deletes the same
                     _remove(fd, name)
-    finally:
-        os.close(fd)
 
 
 def paths_inside(root: int) -> list[bytes]:
@@ -94,35 +85,60 @@ def flatten(tree: str) -> None:
                 _make_plain(parent, name)
 
 
-def copy_inside(tree: str, snapshot: str) -> None:
+def copy_inside(tree: str, snapshot: str, known: Iterable[bytes]) -> None:
     """Put what the subvolumes of a tree hold into its writable snapshot, where empty directories stand for them.
 
-    Each of them is copied as of one moment, shortly after that of the snapshot.
+    Each of them is copied as of one moment, shortly after that of the snapshot. One that was deleted since leaves an
+    empty directory.
 
     Args:
         tree: the root of a subvolume that others may be writing to.
         snapshot: its snapshot, which is nobody's yet, in a folder for more of them.
+        known: paths of subvolumes that were there just before the snapshot was made; later ones are looked for here.
     """
-    folder, last = os.path.split(os.fsencode(snapshot))
-    with layerdirs.directory(tree) as source, layerdirs.directory(os.fsdecode(folder)) as place:
-        for path in paths_inside(source):
-            with contextlib.suppress(FileNotFoundError):  # it was made since, or is gone by now
-                _copy_one(source, place, last, path)
+    with (
+        layerdirs.directory(tree) as source,
+        layerdirs.directory(os.path.dirname(snapshot)) as place,
+        layerdirs.directory(snapshot) as target,
+    ):
+        pending = _replace_stubs(target, {*known, *_directly_in(source)})
+        while pending:
+            path = pending.pop()
+            with contextlib.suppress(FileNotFoundError):  # it is gone by now
+                pending += [b"%s/%s" % (path, inside) for inside in _copy_one(source, path, target, place)]
 
 
-def _copy_one(source: int, place: int, last: bytes, path: bytes) -> None:
-    above, _, name = path.rpartition(b"/")
+def _copy_one(source: int, path: bytes, target: int, place: int) -> list[bytes]:
+    """Copy one subvolume into the directory of the same path; give the paths of those in it, left empty."""
     frozen = _HOISTED + os.urandom(8).hex().encode()
-    with opened(place, b"%s/%s" % (last, above) if above else last) as parent, times_kept(parent):
-        os.rmdir(name, dir_fd=parent)
-        os.mkdir(name, 0o700, dir_fd=parent)
-        with opened(source, path) as inside:
-            ioctls.make_snapshot(inside, place, frozen, readonly=True)
-        try:
-            with opened(place, frozen) as content, opened(parent, name) as copy:
-                copying.copy_tree(content, copy)
-        finally:
-            _delete(place, frozen)
+    with opened(source, path) as inside:
+        known = _directly_in(inside)
+        ioctls.make_snapshot(inside, place, frozen)
+        known += _directly_in(inside)
+    try:
+        with opened(place, frozen) as content, opened(target, path) as copy:
+            left = _replace_stubs(content, set(known))
+            copying.copy_tree(content, copy)
+    finally:
+        _delete(place, frozen)
+    return left
+
+
+def _replace_stubs(root: int, paths: Iterable[bytes]) -> list[bytes]:
+    """Make plain directories of those that stand for subvolumes in a snapshot; give their paths.
+
+    Where a path leads to none, the subvolume was made, moved or replaced at the time of the snapshot.
+    """
+    replaced = []
+    for path in paths:
+        above, _, name = path.rpartition(b"/")
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), opened(root, above) as parent:
+            if os.lstat(name, dir_fd=parent).st_ino == ioctls.STUB_INODE:
+                with times_kept(parent):
+                    os.rmdir(name, dir_fd=parent)
+                    os.mkdir(name, 0o755, dir_fd=parent)
+                replaced.append(path)
+    return replaced
 
 
 def _make_plain(parent: int, name: bytes) -> None:
@@ -196,10 +212,21 @@ def _searched(root: int) -> Iterator[bytes]:
                         inside.append(name)
 
 
-def _roots_in(folder: int) -> list[bytes]:
-    device = os.fstat(folder).st_dev
-    with os.scandir(folder) as entries:
-        listed = [(os.fsencode(entry.name), entry.stat(follow_symlinks=False)) for entry in entries]
+def _roots_in(folder: str) -> list[bytes]:
+    """Find the subvolumes directly in a folder.
+
+    It is opened each time: since Linux 6.5 an open directory of btrfs does not show what was made in it after it was
+    opened or last wound back.
+    """
+    try:
+        with layerdirs.directory(folder) as fd:
+            if filesystems.fs_type(fd) != "btrfs":
+                return []
+            device = os.fstat(fd).st_dev
+            with os.scandir(fd) as entries:
+                listed = [(os.fsencode(entry.name), entry.stat(follow_symlinks=False)) for entry in entries]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
     return [name for name, status in listed if is_root(status) and status.st_dev != device]
 
 
