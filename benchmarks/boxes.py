@@ -1,10 +1,6 @@
 """A container's life: create, mount and remove, in drivers and in a store, against others.
 
-<<<<<<<< HEAD:benchmarks/boxes.py
 Usage: ``python benchmarks/boxes.py [--directory DIR] [--rounds N] [--quick]``; as root.
-========
-Usage: ``python benchmarks/life.py [--directory DIR] [--rounds N] [--quick]``; as root.
->>>>>>>> peers:benchmarks/life.py
 The store is measured with few layers in it, and with 10,000 more: both have to take the same.
 """
 
