@@ -13,6 +13,7 @@ from graphdrivers_btrfs.driver import BtrfsDriver
 from graphdrivers import errors, loading
 from graphdrivers.conformance.workbench import Workbench
 from graphdrivers.driver import Driver
+from graphdrivers.edits import Create, Remove, replay
 from graphdrivers.model import LayerSpec
 
 MIB = 1 << 20
@@ -159,3 +160,18 @@ def test_no_qgroup_is_left() -> None:
             driver.create("layer", None, LayerSpec(size=16 * MIB))
             driver.remove("layer")
         _cleaned(place, driver)
+
+
+def test_a_child_costs_the_same_over_any_parent(bench: Workbench) -> None:
+    """A child of a large parent takes next to nothing on the disk."""
+    bench.needs("quota")
+    bench.layer("small", None, [Create("file")])
+    bench.layer("large", None, [Create(f"file{number}", os.urandom(9000)) for number in range(500)])
+    bench.driver.create("one", "small")
+    bench.driver.create("other", "large")
+    facts = driver_of(bench).facts("other")
+
+    assert int(facts["exclusive"]) <= 64 << 10
+    assert int(facts["referenced"]) > 500 * 9000
+    replay([Remove("file7")], tree_of(bench.driver, "other"))
+    assert bench.changes("other") == [("D", "/file7")]
