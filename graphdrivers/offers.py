@@ -31,8 +31,10 @@ _NAME = re.compile(r"[a-z][a-z0-9_.-]{0,63}")
 _TARGET = re.compile(r"[\w.]+\s*:\s*[\w.]+\s*(\[.*\])?")
 """What an entry point names. Source: PyPA, *Entry points specification*."""
 
-_TAKEN = frozenset({AUTO, "locks", "mounts", "store", "unfinished"})
+TAKEN = frozenset({AUTO, "locks", "mounts", "store", "unfinished"})
 """What has a meaning of its own where drivers are named, or below a root."""
+
+_NAMELESS = "a distribution without a name"
 
 _TROUBLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 """Failed system calls that are the machine's fault, not a driver's."""
@@ -143,11 +145,12 @@ class _Found(DriverManager[Driver]):
 def installed() -> dict[str, list[Offer]]:
     """Group what is installed by name, distributions in order; of one that is there twice the first counts."""
     found: dict[str, list[Offer]] = {}
-    seen = set()
+    seen: set[str] = set()
     for distribution in importlib.metadata.distributions():
         offers = list(dict.fromkeys(_offered(distribution)))
-        if offers and offers[0].distribution not in seen:
-            seen.add(offers[0].distribution)
+        title = offers[0].distribution if offers else _NAMELESS
+        if title not in seen:
+            seen |= {title} - {_NAMELESS}
             for offer in offers:
                 found.setdefault(offer.name, []).append(offer)
     return {name: sorted(same, key=lambda offer: (offer.distribution, offer.version)) for name, same in found.items()}
@@ -175,7 +178,7 @@ def _named(distribution: importlib.metadata.Distribution) -> tuple[str, str]:
     """Give name and version; a missing line is no reason to fail, or to warn, as ``Distribution.name`` does."""
     about = distribution.metadata
     title, version = (next(iter(about.get_all(key, [])), "") for key in ("Name", "Version"))
-    return title or "a distribution without a name", version or ""
+    return title or _NAMELESS, version
 
 
 def driver_class(name: str, offers: Sequence[Offer]) -> tuple[type[Driver], Offer]:
@@ -216,7 +219,7 @@ def _misnamed(name: str) -> str:
     """Say why no driver can have this name; empty when one can."""
     if not _NAME.fullmatch(name):
         return "is not made of up to 64 small letters, digits, '-', '_' and '.', a letter first"
-    return "means something else" if name in _TAKEN else ""
+    return "means something else" if name in TAKEN else ""
 
 
 def _complaint(offer: Offer, found: object) -> tuple[str, str]:

@@ -71,6 +71,11 @@ def steps(block: Block) -> list[Step]:
 
 
 def perform(session: list[Step], folder: pathlib.Path, driver: str) -> None:
+    """Run commands with the program that is tested, which uses one driver; see `run`."""
+    run(session, folder, environment(folder) | {"GRAPHDRIVER_DRIVER": driver})
+
+
+def run(session: list[Step], folder: pathlib.Path, variables: dict[str, str]) -> None:
     """Run commands one after the other in one shell, and assert that each succeeds and prints what the page shows."""
     script = [f"{{ {step.command}\n}}\necho '<done>'" for step in session]
 
@@ -81,7 +86,7 @@ def perform(session: list[Step], folder: pathlib.Path, driver: str) -> None:
             capture_output=True,
             text=True,
             cwd=folder,
-            env=environment(folder) | {"GRAPHDRIVER_DRIVER": driver},
+            env=variables,
         )
     finally:
         for mount in mountinfo.mounted_below(str(folder)):  # of a session that broke off

@@ -346,6 +346,71 @@ def test_list_with_a_root_tells_what_is_usable(shop: Shop, root: str) -> None:
     assert not os.path.exists(root)
 
 
+def test_list_of_one_imports_one(shop: Shop) -> None:
+    """Who asks about one driver waits for no other."""
+    shop.driver("a")
+    shop.driver("b")
+
+    (entry,) = loading.list_drivers(only="b")
+
+    assert (entry.name, entry.target) == ("b", "made_up_b:Made")
+    assert "made_up_a" not in sys.modules
+
+
+def test_list_tells_whose_turn_it_is(shop: Shop) -> None:
+    """A package that takes its time to be imported is named before."""
+    told: list[str] = []
+    shop.driver("b")
+    shop.distribution("broken", {"a": "made_up_broken:Made"}, {"made_up_broken": "import no_such_module"})
+
+    loading.list_drivers(progress=told.append)
+
+    assert told == ["a", "b"]
+
+
+def test_one_distribution_that_is_there_twice(
+    shop: Shop, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first on the path counts, as for imports: what another version left behind further down is no conflict."""
+    older = Shop(tmp_path / "older")
+    older.driver("zfs", module="made_up_older")
+    shop.driver("zfs")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(older.path)])
+
+    (entry,) = loading.list_drivers()
+
+    assert (entry.target, entry.error) == ("made_up_zfs:Made", "")
+
+
+@pytest.mark.parametrize("trouble", ["ENOSPC", "EIO", "EMFILE"])
+def test_auto_stops_where_the_machine_is_in_trouble(shop: Shop, root: str, trouble: str) -> None:
+    """A full or failing disk is no reason to begin anew with another driver."""
+    shop.driver("a", rank=9, probe=f"import errno; raise OSError(errno.{trouble}, 'trouble')")
+    shop.driver("b", rank=1)
+
+    with pytest.raises(OSError, match="trouble"):
+        loading.load_driver("auto", root)
+
+
+def test_auto_passes_over_a_probe_that_lacks_something(shop: Shop, root: str) -> None:
+    """A missing program that the probe did not think of is that driver's matter alone."""
+    shop.driver("a", rank=9, probe="import subprocess; subprocess.run(['no-such-program'])")
+    shop.driver("b", rank=1)
+
+    opened = loading.load_driver("auto", root)
+
+    assert opened.name == "b"
+    assert "dist-a 1.0 has a probe that fails: FileNotFoundError" in str(opened.refused[0])
+
+
+def test_by_name_an_error_of_the_system_is_passed_on(shop: Shop, root: str) -> None:
+    """Who named the driver gets what the system said, and not that the driver is missing."""
+    shop.driver("a", probe="import errno; raise OSError(errno.EACCES, 'closed')")
+
+    with pytest.raises(PermissionError):
+        loading.load_driver("a", root)
+
+
 def test_list_shows_both_sides_of_a_conflict(shop: Shop) -> None:
     """A name offered twice is listed once per distribution, each with the error."""
     shop.driver("zfs", title="alpha", module="made_up_a")
