@@ -175,7 +175,7 @@ class BtrfsDriver(NaiveDiff):
         self._dirs.seal(layer)
 
     def mounts(self, layer: str, *, view: bool = False) -> tuple[Mount, ...]:
-        """Give the subvolume's root; a sealed one is read-only without any mount, and so for those who may not mount."""
+        """Give the root of the subvolume; a sealed one is read-only by itself, also for those who may not mount."""
         if view:
             self._dirs.read(layer)
             plain = self._dirs.is_sealed(layer) and not namespaces.has_capability("CAP_SYS_ADMIN")
