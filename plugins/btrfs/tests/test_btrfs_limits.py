@@ -52,6 +52,20 @@ def test_a_snapshot_does_not_begin_the_count_again(bench: Workbench) -> None:
         assert caught.value.errno == errno.EDQUOT
 
 
+def test_deleting_what_a_parent_holds_gives_no_room(bench: Workbench) -> None:
+    """A file of the parent that the layer deletes stays on the disk, and the layer has its size and no more."""
+    bench.needs("quota")
+    bench.driver.create("base")
+    with bench.writing("base") as root:
+        write(root, "large", 20)
+    bench.driver.seal("base")
+    bench.driver.create("layer", "base", LayerSpec(size=16 * MIB))
+    with bench.writing("layer") as root:
+        os.unlink(os.path.join(root, "large"))
+        with pytest.raises(OSError, match="quota"):
+            write(root, "own", 20)
+
+
 def test_facts_tell_what_is_used(bench: Workbench) -> None:
     """Number and limit of the subvolume, and what it takes, are told."""
     bench.needs("quota")
