@@ -82,7 +82,7 @@ def test_a_target_is_met_when_its_ratio_is_below_it(tmp_path: pathlib.Path, fact
 
 
 def test_what_was_not_measured_is_a_dash_with_its_reason(tmp_path: pathlib.Path) -> None:
-    """A program that cannot do a work has no figure, neither in a table nor among the targets, and the page says why."""
+    """A program that cannot do a work has no figure, in no table and among no targets, and the page says why."""
     result = run_of("apply small", {"GNU tar": 1.0, "overlay": 1.0}, {"aufs": "no such kernel"}, floor="GNU tar")
     page = written(tmp_path, document(result))
 
