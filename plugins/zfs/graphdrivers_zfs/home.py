@@ -12,6 +12,7 @@ For the rest of the layout see `graphdrivers.kit.layerdirs`.
 """
 
 import contextlib
+import errno
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -27,6 +28,7 @@ _DATASET = "dataset"
 _RECORD = "layer.json"
 _MOUNTS = "mnt"
 _NUMBER = "id"
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -102,9 +104,21 @@ class ZfsHome(layerdirs.LayerDirs):
     def remove(self, layer: str) -> None:
         """Move a layer's folder out of sight, destroy its dataset, then delete the folder. Idempotent.
 
+        In a full pool no name can be changed, so the dataset goes first there; cut in between, the layer is
+        there without content until it is removed again.
+
         Raises:
             LayerInUse, ZfsError: the dataset has to stay; so does the layer.
         """
+        try:
+            self._discard(layer)
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            self._release(self.path(layer), layer)
+            self._discard(layer)
+
+    def _discard(self, layer: str) -> None:
         with durable.discarding(self.path(layer), self._tmp) as moved:
             try:
                 self._release(moved, layer)
