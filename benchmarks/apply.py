@@ -28,16 +28,11 @@ ISAL = "isal alone"
 _OF_A_TAR = {tools.BUILDAH: tools.WHOLE_IMAGES, tools.SKOPEO: "it unpacks nothing itself"}
 
 
-def measure(bench: Bench, base: materials.Layer | None = None) -> Iterator[Result]:
-    """Apply each layer with everything that can.
-
-    Args:
-        bench: where.
-        base: a real layer in the place of the synthetic one.
-    """
+def measure(bench: Bench) -> Iterator[Result]:
+    """Apply each layer with everything that can; the lowest one of the real image too."""
     layers = {spec.name: materials.make_layer(bench.folder, spec, scale=20 if bench.quick else 1) for spec in LAYERS}
-    if base is not None:
-        layers["base"] = base
+    if bench.image is not None:
+        layers[materials.REAL] = materials.real_image(bench.path("real"), bench.image)[1][0]
     choice = ours.drivers(bench.folder)
     with contextlib.ExitStack() as scope:
         drivers = scope.enter_context(ours.opened(bench, choice.usable))

@@ -23,9 +23,6 @@ from graphdrivers.store import importing
 from measuring import Bench, Contender, Result, alone, clocked, run
 
 IMPORT = "import"
-REAL = "debian"
-"""The tag in the layout that ``scripts/debian-image`` makes."""
-
 FLOOR = "isal and sha256 alone"
 TAR = "tar -x, plain layers"
 ONE_BY_ONE = "its layers one by one"
@@ -40,40 +37,26 @@ def store_of(durability: str) -> str:
     return f"store, durability {durability}"
 
 
-def measure(bench: Bench, real: str | None = None) -> Iterator[Result]:
-    """Import images, and commit a container of one.
-
-    Args:
-        bench: where.
-        real: an OCI layout, to be imported beside the synthetic ones.
-    """
+def measure(bench: Bench) -> Iterator[Result]:
+    """Import images, and commit a container of one."""
     scale = 20 if bench.quick else 1
     for work, specs in ((IMPORT, materials.IMAGE), ("import three", materials.IMAGE_OF_THREE)):
         folder = bench.path(work.replace(" ", "-"))
         os.mkdir(folder)
         layers = [materials.make_layer(folder, spec, scale=scale) for spec in specs]
-        layout = materials.make_layout(os.path.join(folder, "layout"), [layer.tar for layer in layers], zipped=True)
+        tars = [layer.tar for layer in layers]
+        layout = materials.make_layout(os.path.join(folder, "layout"), tars, zipped=True)
         what = f"{len(layers)} layers, {sum(layer.entries for layer in layers):,} entries"
-        yield _import(bench, f"{work}: {what}", layout, tars=[layer.tar for layer in layers])
+        yield _import(bench, f"{work}: {what}", layout, tars=tars)
         if work == IMPORT:
             yield _commit(bench, layout)
         shutil.rmtree(folder)
-    if real is not None:
-        yield _real(bench, real)
-
-
-def _real(bench: Bench, layout: str) -> Result:
-    folder = bench.path("real")
-    os.mkdir(folder)
-    tars = []
-    with open_image(layout) as image:
-        for number, layer in enumerate(image.layers):
-            tars.append(os.path.join(folder, f"{number}.tar"))
-            with image.open_layer(layer) as plain, open(tars[-1], "wb") as sink:
-                shutil.copyfileobj(plain, sink, materials.CHUNK)
-    result = _import(bench, f"import Debian: a real image of {len(tars)} layers", layout, tars=tars, reference=REAL)
-    shutil.rmtree(folder)
-    return result
+    if bench.image is not None:
+        folder = bench.path("real")
+        layout, layers = materials.real_image(folder, bench.image)
+        what = f"import {materials.REAL}: a real image of {len(layers)} layers"
+        yield _import(bench, what, layout, tars=[layer.tar for layer in layers], reference=materials.REAL)
+        shutil.rmtree(folder)
 
 
 def _import(

@@ -11,10 +11,16 @@ from collections.abc import Sequence
 
 import attrs
 
+from graphdrivers.archive import compression
 from graphdrivers.images.descriptors import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, REF_NAME, Platform
+from graphdrivers.images.opening import open_image
+from graphdrivers.model import Limits
 
 REFERENCE = "image"
 """The tag of every image made here."""
+
+REAL = "debian"
+"""What the real image is called, in its layout too."""
 
 CHUNK = 1 << 20
 _PER_FOLDER = 20
@@ -168,6 +174,33 @@ def make_layout(folder: str, tars: Sequence[str], *, zipped: bool) -> str:
         with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
             json.dump(document, file)
     return folder
+
+
+def real_image(folder: str, layout: str) -> tuple[str, list[Layer]]:
+    """Copy an image of ``scripts/debian-image``; gives the copy's path and its layers as plain tars.
+
+    On the file system that is measured, and by a path that buildah can make a name of.
+
+    Args:
+        folder: does not exist yet.
+        layout: the image.
+    """
+    os.mkdir(folder)
+    copy = shutil.copytree(layout, os.path.join(folder, "layout"))
+    layers = []
+    with open_image(copy) as image:
+        for number, layer in enumerate(image.layers):
+            tar = os.path.join(folder, f"{number}.tar")
+            with (
+                image.open_layer(layer) as blob,
+                compression.open_plain(blob, Limits()) as plain,
+                open(tar, "wb") as sink,
+            ):
+                shutil.copyfileobj(plain, sink, CHUNK)
+            names = subprocess.run(["tar", "-tf", tar], check=True, capture_output=True).stdout
+            size, entries = os.path.getsize(tar), names.count(b"\n")
+            layers.append(Layer(Spec(name=REAL, files=entries, size=size), tar, size, entries))
+    return copy, layers
 
 
 def blobs_of(layout: str) -> list[str]:

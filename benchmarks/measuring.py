@@ -3,7 +3,7 @@
 A benchmark is a function that takes a `Bench` and gives `Result` values. Each
 module that has one can be run alone::
 
-    python benchmarks/NAME.py [--directory DIR] [--rounds N] [--quick]
+    python benchmarks/NAME.py [--directory DIR] [--rounds N] [--image LAYOUT] [--quick]
 
 as root; ``benchmarks/peers.py`` runs all of them. Every round runs each contender
 once (A B C A B C), so that a drifting machine hits all alike; the first round
@@ -27,7 +27,8 @@ from collections.abc import Callable, Iterable, Mapping
 
 import attrs
 
-from graphdrivers.bench.report import Summary, quantity, summarise
+from graphdrivers.bench.quantities import quantity
+from graphdrivers.bench.results import Summary, summarise
 from graphdrivers.errors import GraphDriverError
 from graphdrivers.linux import durable
 
@@ -77,6 +78,8 @@ class Bench:
     rounds: int = 7
     quick: bool = False
     """Small trees and few rounds, to see that it works."""
+    image: str | None = None
+    """An OCI layout of a real image, to measure with beside what is made here."""
     say: Callable[[str], None] = print
 
     def scaled(self, count: int) -> int:
@@ -205,16 +208,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what every benchmark can be told."""
     parser.add_argument("--directory", default=tempfile.gettempdir(), help="its file system is measured (%(default)s)")
     parser.add_argument("--rounds", type=int, default=7, help="counted rounds of long works (%(default)s)")
+    parser.add_argument("--image", metavar="LAYOUT", help="a real image, of scripts/debian-image, to measure with too")
     parser.add_argument("--quick", action="store_true", help="small trees and few rounds, to see that it works")
 
 
 def with_bench(options: argparse.Namespace, measure: Measure) -> list[Result]:
     """Measure in a new folder, and remove it."""
-    folder = tempfile.mkdtemp(prefix="graphdrivers-benchmark-", dir=options.directory)
+    # buildah makes an image's name of the path, so that it may hold few characters.
+    folder = os.path.join(os.path.abspath(options.directory), f"graphdrivers-benchmark-{os.urandom(4).hex()}")
+    os.mkdir(folder, 0o700)
     say = functools.partial(print, flush=True)
     gc.disable()
     try:
-        return list(measure(Bench(folder, options.rounds, quick=options.quick, say=say)))
+        return list(measure(Bench(folder, options.rounds, quick=options.quick, image=options.image, say=say)))
     finally:
         gc.enable()
         shutil.rmtree(folder, onerror=_complain)
@@ -233,6 +239,8 @@ def _reason(error: BaseException) -> str:
     """Say in one line why a contender failed."""
     said = ""
     if isinstance(error, subprocess.CalledProcessError):
-        said = next((line.strip() for line in reversed((error.stderr or "").splitlines()) if line.strip()), "")
+        told = [line.strip() for line in (error.stderr or "").splitlines() if line.strip()]
+        # GNU tar's last line says only that there are others.
+        said = next((line for line in reversed(told) if "previous errors" not in line), "")
         said = f"{error.cmd[0]} failed: {said or f'exit code {error.returncode}'}"
     return said or f"{type(error).__name__}: {error}"

@@ -18,6 +18,8 @@ VERSION = "graphdriver --version"
 LAYERS = "graphdriver layer ls"
 STATUS = "graphdriver status"
 IMAGES = "graphdriver images"
+STORAGE = f"{tools.STORAGE} layers"
+BUILDAH = f"{tools.BUILDAH} images"
 
 _COMMANDS = {
     HELP: ["--help"],
@@ -47,8 +49,8 @@ def measure(bench: Bench) -> Iterator[Result]:
                 tools.GNU_TAR: _program("tar", "--version"),
                 tools.BSDTAR: _program("bsdtar", "--version"),
                 tools.UMOCI: _program("umoci", "--version"),
-                f"{tools.STORAGE} layers": lambda: clocked(storage.call, "layers"),
-                f"{tools.BUILDAH} images": lambda: clocked(store.call, "images"),
+                STORAGE: lambda: clocked(storage.call, "layers"),
+                BUILDAH: lambda: clocked(store.call, "images"),
                 tools.SKOPEO: _program("skopeo", "--version"),
             }
             gone = tools.missing()

@@ -31,11 +31,15 @@ PROGRAM = "program"
 """An option for us: path of the program, where it is not the one of that name in `FOLDERS`."""
 
 LOCK = "lock"
-"""An option for us: a file on which the program holds a `FileLock` for as long as it lives, shared if read-only.
+"""An option for us: a file on which the program holds a `FileLock` for as long as it lives.
 
-So a directory is written to by one program at a time, and who gets the lock
-knows that none serves or finishes anything any more, in no mount namespace.
+In `WRITER`, exclusively, or for a read-only mount in `READER`, shared: a
+directory is written to by one program at a time. Who gets a lock on all of the
+file knows that none serves or finishes anything any more, in no mount namespace.
 """
+
+WRITER, READER = 0, 1
+"""Slots of that lock."""
 
 FOLDERS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Where programs are looked for, and what they are given as ``PATH``: a caller's own could lead anywhere."""
@@ -50,6 +54,7 @@ _SEPARATORS = frozenset(":,\\\n")
 _NAMED = 64 << 10
 """Bytes of directory names that a command line is given; one argument takes 128 KiB (execve(2))."""
 
+_SCRATCH = "/tmp"  # noqa: S108 - a new directory of mode 0700 is made in it
 _PLACE = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
 _PATIENCE = 5.0
@@ -181,7 +186,7 @@ def _serve(program: str, settings: Settings, device: int, *, shared: bool) -> No
 
 def _locked(path: str, stack: contextlib.ExitStack, *, shared: bool) -> int:
     """Lock a file until ``stack`` ends, and longer in a process that inherits the descriptor."""
-    held = FileLock(path, shared=shared, timeout=_PATIENCE)
+    held = FileLock(path, shared=shared, timeout=_PATIENCE, slot=READER if shared else WRITER)
     try:
         stack.enter_context(held)
     except LockTimeout as error:
@@ -191,6 +196,7 @@ def _locked(path: str, stack: contextlib.ExitStack, *, shared: bool) -> int:
 
 def _program_options(settings: Settings, passed: list[int], stack: contextlib.ExitStack) -> str:
     """Write the options of the program; directories that cannot be named are opened and ``passed``."""
+    settings = _without_colon(settings, stack)
     named = sum(len(os.fsencode(value or "")) + 1 for key, value in settings if key in _DIRECTORIES) <= _NAMED
 
     def written(key: str, value: str) -> str:
@@ -209,6 +215,39 @@ def _program_options(settings: Settings, passed: list[int], stack: contextlib.Ex
         if key not in KERNEL_OPTIONS and key not in {PROGRAM, LOCK, "lowerdir+"}:
             options.append(key if value is None else f"{key}={written(key, value)}")
     return ",".join(options)
+
+
+def _without_colon(settings: Settings, stack: contextlib.ExitStack) -> Settings:
+    """Give the upper directory a name without colons until ``stack`` ends, and the work directory one beside it.
+
+    fuse-overlayfs looks up the real path of the upper directory and takes it apart at colons, whatever it was called.
+    Both have to be in one mount: it renames from one to the other.
+    """
+    values = dict(settings)
+    upper, work = values.get("upperdir"), values.get("workdir")
+    if not upper or not work or ":" not in upper:
+        return settings
+    common = os.path.commonpath([upper, work])
+    if ":" in os.path.relpath(upper, common):
+        raise _failed(errno.EINVAL, upper, "fuse-overlayfs takes an upper directory apart at colons")
+    place = stack.enter_context(_passing_bind(common))
+    moved = {key: os.path.join(place, os.path.relpath(values[key] or "", common)) for key in ("upperdir", "workdir")}
+    return [(key, moved.get(key, value)) for key, value in settings]
+
+
+@contextlib.contextmanager
+def _passing_bind(directory: str) -> Iterator[str]:
+    """Bind a directory somewhere for a moment; who opens it meanwhile keeps it."""
+    place = os.path.join(_SCRATCH, f"graphdrivers-{os.urandom(8).hex()}")
+    os.mkdir(place, 0o700)
+    try:
+        mountapi.mount(directory, place, None, mountapi.MS_BIND, b"")
+        try:
+            yield place
+        finally:
+            mountapi.umount2(place, mountapi.MNT_DETACH | mountapi.UMOUNT_NOFOLLOW)
+    finally:
+        os.rmdir(place)
 
 
 def _escaped(value: str) -> str:

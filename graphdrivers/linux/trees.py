@@ -119,7 +119,7 @@ class DirStack:
 
     def close(self) -> None:
         """Close what is open. Idempotent."""
-        for level in self._levels[-self.KEEP - 1 :]:
+        for level in self._levels:
             self._shut(level)
 
     def __enter__(self) -> Self:

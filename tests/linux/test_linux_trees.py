@@ -69,6 +69,17 @@ def test_stack_leaks_nothing(directory: int) -> None:
     assert os.listdir("/proc/self/fd") == before
 
 
+def test_a_stack_is_closed_at_its_deepest(directory: int) -> None:
+    """The root is closed too, where the current directory is far below it."""
+    before = os.listdir("/proc/self/fd")
+    with trees.DirStack(directory) as stack:
+        for _ in range(2 * stack.KEEP):
+            os.mkdir("d", dir_fd=stack.fd)
+            stack.enter(b"d")
+
+    assert os.listdir("/proc/self/fd") == before
+
+
 def test_stack_notices_a_move(directory: int, tmp_path: pathlib.Path) -> None:
     """A directory that was moved elsewhere does not lead the walk there."""
     with trees.DirStack(directory) as stack:

@@ -209,7 +209,8 @@ class BtrfsDriver(NaiveDiff):
     def remove(self, layer: str) -> None:
         """Rename the layer's folder away, then delete the subvolume and the folder."""
         if self._dirs.exists(layer):
-            self._dirs.refuse_mounted(layer, _TREE)
+            with contextlib.suppress(FileNotFoundError):  # another process has removed it since: nobody uses it
+                self._dirs.refuse_mounted(layer, _TREE)
             self._dirs.remove(layer)
 
     def settle(self, layer: str | None = None) -> None:
@@ -220,6 +221,8 @@ class BtrfsDriver(NaiveDiff):
         """
         if layer is None:
             self._dirs.sweep()
+            with layerdirs.directory(self.home) as home:
+                limits.sweep(home)
             return
         self._dirs.read(layer)
         if not self._dirs.is_sealed(layer) and not self._dirs.mounted_at(layer, _TREE):
@@ -228,7 +231,9 @@ class BtrfsDriver(NaiveDiff):
     def facts(self, layer: str | None = None) -> Mapping[str, str]:
         """Give number and generation of a layer's subvolume, and what it holds where quotas are on."""
         if layer is None:
-            return {}
+            with layerdirs.directory(self.home) as home:
+                refused = limits.obstacle(home)
+            return {"quotas": "on" if refused is None else refused.reason}
         self._dirs.read(layer)
         with self._opened(layer) as root:
             own = ioctls.describe(root)

@@ -23,7 +23,7 @@ STUB_INODE = 2
 
 ROOT_TREE, QUOTA_TREE = 1, 8
 INODE_ITEM, INODE_REF, INODE_EXTREF, DIR_INDEX, ROOT_ITEM = 1, 12, 13, 96, 132
-QGROUP_STATUS, QGROUP_INFO, QGROUP_LIMIT = 240, 242, 244
+QGROUP_STATUS, QGROUP_INFO, QGROUP_RELATION = 240, 242, 246
 
 READONLY = 2
 """``BTRFS_SUBVOL_RDONLY``."""
@@ -38,6 +38,7 @@ _GETFLAGS = 0x80089419
 _SETFLAGS = 0x4008941A
 _TREE_SEARCH_V2 = 0xC0709411
 _SYNC = 0x9408
+_QGROUP_ASSIGN = 0x40189429
 _QGROUP_CREATE = 0x4010942A
 _QGROUP_LIMIT = 0x8030942B
 _GET_SUBVOL_INFO = 0x81F8943C
@@ -235,6 +236,12 @@ def set_qgroup_limit(inside: int, number: int, limits: dict[int, int]) -> None:
     flags = sum(limits)
     arguments = _LIMIT.pack(number, flags, limits.get(MAX_RFER, 0), limits.get(MAX_EXCL, 0), 0, 0)
     _call(inside, _QGROUP_LIMIT, arguments, "BTRFS_IOC_QGROUP_LIMIT")
+
+
+def make_qgroup(inside: int, number: int, member: int) -> None:
+    """Make a qgroup of a higher level, with another one in it."""
+    _call(inside, _QGROUP_CREATE, struct.pack("=QQ", 1, number), "BTRFS_IOC_QGROUP_CREATE")
+    _call(inside, _QGROUP_ASSIGN, struct.pack("=QQQ", 1, member, number), "BTRFS_IOC_QGROUP_ASSIGN")
 
 
 def remove_qgroup(inside: int, number: int) -> None:

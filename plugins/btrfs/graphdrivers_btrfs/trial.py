@@ -43,7 +43,10 @@ def run(driver: str, home: str) -> Found:
         try:
             return _tried(folder)
         except SyscallError as error:
-            raise _explained(driver, error) from error
+            explained = _explained(driver, error)
+            if explained is None:
+                raise
+            raise explained from error
         finally:
             subvolumes.remove_all(folder)
 
@@ -91,11 +94,11 @@ def _deletes(place: int) -> bool:
     return True
 
 
-def _explained(driver: str, error: SyscallError) -> errors.DriverUnavailable | SyscallError:
+def _explained(driver: str, error: SyscallError) -> errors.DriverUnavailable | None:
     if error.errno in _MISSING:
         reason = f"this kernel's btrfs lacks {error.syscall}"
-        return errors.NotSupported(driver, reason, "use Linux 5.7 or later, or another driver")
+        return errors.NotSupported(driver, reason, "use Linux 4.18 or later, or another driver")
     if error.errno in {errno.EPERM, errno.EACCES}:
         reason = f"{error.syscall} is not permitted to {namespaces.describe()}"
         return errors.PrerequisiteMissing(driver, reason, "run as root, or permit the ioctls of btrfs in the sandbox")
-    return error
+    return None

@@ -7,11 +7,12 @@ import os
 import struct
 
 import pytest
-from btrfstools import driver_of, program, small_btrfs, tree_of
+from btrfstools import driver_of, make_subvolume, program, small_btrfs, tree_of
 from graphdrivers_btrfs.driver import BtrfsDriver
 
 from graphdrivers import errors, loading
 from graphdrivers.conformance.workbench import Workbench
+from graphdrivers.driver import Driver
 from graphdrivers.model import LayerSpec
 
 MIB = 1 << 20
@@ -86,6 +87,37 @@ def test_both_kinds_of_quotas(kind: tuple[str, ...]) -> None:
             driver.remove(layer)
 
 
+def test_a_subvolume_inside_is_no_way_out() -> None:
+    """With simple quotas what is written in a subvolume of the layer counts as well; no qgroup of it is left."""
+    with small_btrfs(DISK, "commit=1") as place:
+        _enable(place, "--simple")
+        driver = opened(f"{place}/home")
+        driver.create("base")
+        driver.seal("base")
+        driver.create("layer", "base", LayerSpec(size=16 * MIB))
+        driver.mounts("layer")
+        write(make_subvolume(os.path.join(tree_of(driver, "layer"), "inside")), "first", 10)
+        with pytest.raises(OSError, match="quota"):
+            write(os.path.join(tree_of(driver, "layer"), "inside"), "second", 10)
+        os.unlink(os.path.join(tree_of(driver, "layer"), "inside", "second"))
+        driver.settle("layer")
+        assert [change.path for change in driver.changes("layer")] == ["/inside", "/inside/first"]
+        driver.mounts("layer")
+        write(tree_of(driver, "layer"), "third", 3)
+        driver.remove("layer")
+        driver.remove("base")
+        _cleaned(place, driver)
+
+
+def _cleaned(place: str, driver: Driver) -> None:
+    """Wait until the kernel has cleaned up, sweep, and check that only the file system's own qgroup is there."""
+    program("btrfs", "subvolume", "sync", place)
+    program("btrfs", "filesystem", "sync", place)
+    driver.settle()
+    shown = program("btrfs", "qgroup", "show", place).splitlines()[2:]
+    assert [line.split()[0] for line in shown] == ["0/5"]
+
+
 def _enable(place: str, *kind: str) -> None:
     """Switch quotas on; the simple kind through the ioctl, as Debian 12's tools do not know it."""
     if not kind:
@@ -126,7 +158,4 @@ def test_no_qgroup_is_left() -> None:
         for _ in range(3):
             driver.create("layer", None, LayerSpec(size=16 * MIB))
             driver.remove("layer")
-        program("btrfs", "subvolume", "sync", place)
-        program("btrfs", "filesystem", "sync", place)
-
-        assert [line.split()[0] for line in program("btrfs", "qgroup", "show", place).splitlines()[2:]] == ["0/5"]
+        _cleaned(place, driver)

@@ -120,7 +120,7 @@ class Devices:
 
     def tidy_one(self, number: int) -> None:
         """Take one device away unless somebody has it open or leased. The lock is held."""
-        if self._lease(number).is_free():
+        if self._lease(number, shared=False).is_free():
             self.deactivate(number)
 
     @contextlib.contextmanager
@@ -166,8 +166,8 @@ class Devices:
             return False
         return True
 
-    def _lease(self, number: int) -> locks.FileLock:
-        return locks.FileLock(os.path.join(self._pool.home, "leases"), shared=True, slot=number)
+    def _lease(self, number: int, *, shared: bool = True) -> locks.FileLock:
+        return locks.FileLock(os.path.join(self._pool.home, "leases"), shared=shared, slot=number)
 
 
 def flush(node: str) -> None:

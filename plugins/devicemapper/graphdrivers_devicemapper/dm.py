@@ -55,8 +55,10 @@ _NAMES = {
 }
 
 _SUSPEND = 1 << 1
+_STATUS_TABLE = 1 << 4
 _ACTIVE_PRESENT = 1 << 5
 _BUFFER_FULL = 1 << 8
+_SKIP_LOCKFS = 1 << 10
 _NOFLUSH = 1 << 11
 
 _UDEV_HANDS_OFF = (0x0001 | 0x0002 | 0x0004 | 0x0008) << 16
@@ -183,9 +185,22 @@ def resume(name: str) -> None:
     _call(_DEV_SUSPEND, name, event=_UDEV_HANDS_OFF)
 
 
+def reload(name: str, sectors: int, target: str, parameters: str) -> None:
+    """Give a device another table of one line, without its file system being asked to write first."""
+    _call(_TABLE_LOAD, name, _table(sectors, target, parameters), target_count=1)
+    _call(_DEV_SUSPEND, name, flags=_SUSPEND | _SKIP_LOCKFS)
+    resume(name)
+
+
 def table_status(name: str, *, exact: bool = True) -> str:
     """Give the line that the (only) mapping of a device says about itself; ``exact`` makes a pool commit first."""
     _, answer = _call(_TABLE_STATUS, name, flags=0 if exact else _NOFLUSH)
+    return _text(answer[_TARGET.size :])
+
+
+def table(name: str) -> str:
+    """Give the parameters of the (only) line of a device's table."""
+    _, answer = _call(_TABLE_STATUS, name, flags=_STATUS_TABLE | _NOFLUSH)
     return _text(answer[_TARGET.size :])
 
 
@@ -216,6 +231,11 @@ def forget_node(name: str) -> None:
     """Delete the node of a device, so that a path that is remembered somewhere leads to no other one. Idempotent."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(os.path.join(FOLDER, name))
+
+
+def decoded(encoded: int) -> int:
+    """Read a device number as the kernel gives it to programs. Source: ``huge_encode_dev``, linux/kdev_t.h."""
+    return os.makedev((encoded & 0xFFF00) >> 8, (encoded & 0xFF) | ((encoded >> 12) & 0xFFF00))
 
 
 def _table(sectors: int, target: str, parameters: str) -> bytes:
@@ -256,12 +276,7 @@ def _call(
 
 def _device(name: str, header: tuple[int, ...]) -> Device:
     flags = header[7]
-    return Device(name, _number(header[10]), header[6], bool(flags & _SUSPEND), bool(flags & _ACTIVE_PRESENT))
-
-
-def _number(encoded: int) -> int:
-    """Read a device number as the kernel gives it to programs. Source: ``huge_encode_dev``, linux/kdev_t.h."""
-    return os.makedev((encoded & 0xFFF00) >> 8, (encoded & 0xFF) | ((encoded >> 12) & 0xFFF00))
+    return Device(name, decoded(header[10]), header[6], bool(flags & _SUSPEND), bool(flags & _ACTIVE_PRESENT))
 
 
 def _text(answer: bytes) -> str:

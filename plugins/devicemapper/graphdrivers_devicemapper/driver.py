@@ -22,11 +22,11 @@ from graphdrivers import errors
 from graphdrivers.archive.apply import Target, apply
 from graphdrivers.archive.equality import Proof
 from graphdrivers.archive.whiteouts import PLAIN
-from graphdrivers.kit import layerdirs, remembering
+from graphdrivers.kit import layerdirs, quotas, remembering
 from graphdrivers.linux import mountinfo
 from graphdrivers.model import Applied, LayerRecord, LayerSpec, Limits, Mount, Progress, Support
 from graphdrivers.naivediff import NaiveDiff
-from graphdrivers_devicemapper import base, facts, filesystems, layers, trials
+from graphdrivers_devicemapper import base, facts, filesystems, layers, sizes, trials
 from graphdrivers_devicemapper import devices as active
 from graphdrivers_devicemapper import settings as choices
 from graphdrivers_devicemapper.numbers import BASE, Numbers
@@ -61,29 +61,35 @@ class DeviceMapperDriver(NaiveDiff):
     def create(self, layer: str, parent: str | None = None, spec: LayerSpec = LayerSpec()) -> None:
         """Make a snapshot of the parent's device, or of the one with an empty file system; O(1)."""
         ancestry = self._dirs.check_new(layer, parent, None)
-        if spec.size is not None:
-            reason = f"{self._fs} on a thin device holds no limit of a single layer"
-            raise errors.NotSupported(self.name, reason, "ask for no size; option size is for all layers")
+        quotas.check(self.name, spec.size, claimed=self.support.capabilities.quota, tried=lambda: sizes.REFUSAL)
         origin = BASE if parent is None else self._dirs.number(parent)
+        inherits = parent is not None and sizes.is_limited(self._dirs.path(parent))
         with self._dirs.making(layer, ancestry) as folder:
-            self._snapshot(origin, folder)
+            number = self._snapshot(origin, folder)
+            if inherits or spec.size is not None:
+                with self._written(number) as root:
+                    sizes.lift(root)
+                    if spec.size is not None:
+                        sizes.limit(root, folder, spec.size)
             layers.bear(folder)
 
     def snapshot(self, layer: str, name: str) -> None:
-        """Make the sealed layer ``name`` with the present state of a writable one; see `driver.Snapshots`."""
-        parent = self._dirs.writable(layer).parent
-        ancestry = self._dirs.check_new(name, parent, None)
+        """Make the sealed layer ``name`` with the present state of a writable one; see `driver.Snapshots`.
+
+        The file system is frozen for the moment that it takes: everything written is in the snapshot.
+        """
+        ancestry = self._dirs.check_new(name, self._dirs.writable(layer).parent, None)
+        origin = self._dirs.number(layer)
         with self._dirs.making(name, ancestry) as folder:
-            number = self._snapshot(self._dirs.number(layer), folder)
-            node = self._ready(number)
-            with filesystems.mounted(filesystems.plan(self._fs, node)) as root:
-                found = tuple("/" + os.fsdecode(path) for path, *_ in filesystems.reserved_in(root))
-            active.flush(node)
-            if found:
-                raise errors.ReservedNameError(layer, found)
+            number = self._snapshot(origin, folder)
+            # What the frozen file system left in its journal is brought to its place, once for all views.
+            with self._written(number) as root:
+                if sizes.is_limited(self._dirs.path(layer)):
+                    sizes.lift(root)
             layers.inherit(self._dirs.path(layer), folder)
             with open(os.path.join(folder, "sealed"), "xb"):
                 pass
+        self._let_go(number)
 
     def seal(self, layer: str) -> None:
         """Set a mark file, after the file system came to rest."""
@@ -94,6 +100,7 @@ class DeviceMapperDriver(NaiveDiff):
         self._rest(layer, number)
         layers.expire(self._dirs.path(layer))
         self._dirs.seal(layer)
+        self._let_go(number)
 
     def mounts(self, layer: str, *, view: bool = False) -> tuple[Mount, ...]:
         """Make the layer's device ready and plan its mount."""
@@ -123,12 +130,9 @@ class DeviceMapperDriver(NaiveDiff):
         with self._pool.locked():
             self._pool.started()
             self._pool.refuse_unfit()
-        node = self._ready(number)
-        with filesystems.mounted(filesystems.plan(self._fs, node)) as root:
+        with self._written(number) as root:
             target = Target(root, PLAIN, None, self.support.capabilities)
-            applied = apply(tar, target, headers=headers, limits=limits, progress=progress)
-        active.flush(node)
-        return applied
+            return apply(tar, target, headers=headers, limits=limits, progress=progress)
 
     def layers(self) -> Iterator[LayerRecord]:
         """Read the ``layer.json`` of every layer."""
@@ -166,9 +170,7 @@ class DeviceMapperDriver(NaiveDiff):
             if not self._dirs.is_sealed(layer):
                 self._rest(layer, number)
         finally:
-            self._devices.unlease(number)
-            with self._pool.locked():
-                self._devices.tidy_one(number)
+            self._let_go(number)
 
     def close(self) -> None:
         """Take away the devices that this object made ready and nobody uses, and the pool after its last device."""
@@ -211,6 +213,20 @@ class DeviceMapperDriver(NaiveDiff):
             raise
 
     @contextlib.contextmanager
+    def _written(self, number: int) -> Iterator[int]:
+        """Open the root of a layer's file system to write to it; all of it is durable when the block has ended."""
+        node = self._ready(number)
+        with filesystems.mounted(filesystems.plan(self._fs, node)) as root:
+            yield root
+        active.flush(node)
+
+    def _let_go(self, number: int) -> None:
+        """Take a device away that this process needs no more, unless others do."""
+        self._devices.unlease(number)
+        with self._pool.locked():
+            self._devices.tidy_one(number)
+
+    @contextlib.contextmanager
     def _explained(self, number: int) -> Iterator[None]:
         """Say what it means where the pool does not know a device."""
         try:
@@ -233,16 +249,16 @@ class DeviceMapperDriver(NaiveDiff):
         """Clean up after somebody wrote to a layer, which is not mounted now; durable when it returns."""
         if not self._dirs.is_touched(layer):
             return
-        node = self._ready(number)
-        with filesystems.mounted(filesystems.plan(self._fs, node)) as root:
+        with self._written(number) as root:
             aside = filesystems.put_aside(root, self._dirs.path(layer, "reserved"))
-        active.flush(node)
         self._dirs.rest(layer)
         if aside:
             raise errors.ReservedNameError(layer, aside)
 
     def _settle_all(self) -> None:
-        self._dirs.sweep()
+        # A pool that takes no change any more keeps its leftovers, and nobody from reading layers.
+        with contextlib.suppress(errors.StoreCorrupt):
+            self._dirs.sweep()
         if not self._pool.is_begun():
             return
         with self._pool.locked():

@@ -11,6 +11,7 @@ from graphdrivers.archive.whiteouts import PREFIX
 from graphdrivers.kit import layerdirs
 from graphdrivers.linux import copying, durable, mounts, trees
 from graphdrivers.model import Mount
+from graphdrivers_devicemapper import sizes
 from graphdrivers_devicemapper.settings import NAME
 
 _PROGRAMS = f"{os.defpath}:/usr/local/sbin:/usr/sbin:/sbin"
@@ -24,7 +25,8 @@ _OPTIONS: dict[str, tuple[tuple[str, str | None], ...]] = {
     # Without noinit_itable the kernel would write the inode tables of every mounted snapshot, and so fill the pool.
     "ext4": (("discard", None), ("noinit_itable", None)),
     # A snapshot has its origin's UUID, which xfs refuses to mount twice.
-    "xfs": (("discard", None), ("nouuid", None)),
+    # prjquota with each mount, also read-only ones: after one without it, all inodes are counted anew.
+    "xfs": (("discard", None), ("nouuid", None), ("prjquota", None)),
 }
 _READONLY = ("ro", None)
 _HOLDER = PREFIX + b".aside"
@@ -59,6 +61,8 @@ def make(fs: str, node: str) -> None:
     with mounted(plan(fs, node)) as root:
         with contextlib.suppress(FileNotFoundError):
             os.rmdir("lost+found", dir_fd=root)
+        if fs == "xfs":
+            sizes.begin(root)
         os.fchown(root, 0, 0)
         os.fchmod(root, 0o755)
         os.utime(root, ns=(0, 0))
@@ -92,7 +96,7 @@ def mounted(wanted: Mount) -> Iterator[int]:
         durable.syncfs(root)
 
 
-def reserved_in(root: int) -> Iterator[tuple[bytes, trees.DirStack, bytes]]:
+def _reserved_in(root: int) -> Iterator[tuple[bytes, trees.DirStack, bytes]]:
     """Give path, directory and name of each entry whose name is reserved for whiteouts; nothing below one."""
     with trees.DirStack(root) as stack:
         for inside in stack.visit():
@@ -115,7 +119,7 @@ def put_aside(root: int, shelf: str) -> tuple[str, ...]:
     """
     top = os.fstat(root)
     moved = ["/" + os.fsdecode(name) for name in _shelve(root, shelf)]
-    for path, stack, name in reserved_in(root):
+    for path, stack, name in _reserved_in(root):
         before = os.fstat(stack.fd)
         os.mkdir(_HOLDER, 0o700, dir_fd=root)
         os.rename(name, os.path.join(_HOLDER, name), src_dir_fd=stack.fd, dst_dir_fd=root)

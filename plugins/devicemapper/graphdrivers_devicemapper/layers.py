@@ -5,6 +5,7 @@ snapshot was made. A file that has not changed since has the inode number and
 the ctime of its parent's.
 """
 
+import contextlib
 import os
 
 from graphdrivers import errors
@@ -48,7 +49,9 @@ class ThinDirs(layerdirs.LayerDirs):
     def release(self, folder: str) -> None:
         """Delete the device of a folder, wherever it is by now; its blocks are given back. Idempotent."""
         super().release(folder)
-        number = number_of(self.home, folder)
+        number = None
+        with contextlib.suppress(errors.StoreCorrupt):  # it must be possible to remove a layer that is damaged
+            number = number_of(self.home, folder)
         if number is None:
             return
         # Before the pool forgets: a power cut must not bring back a layer whose device is gone.

@@ -8,12 +8,14 @@ import struct
 from collections.abc import Iterator
 
 from graphdrivers.errors import SyscallError
+from graphdrivers_devicemapper import dm
 
 CONTROL = "/dev/loop-control"
 
 _LOOP_CTL_GET_FREE = 0x4C82
 _LOOP_CONFIGURE = 0x4C0A
 """Linux 5.8."""
+_LOOP_GET_STATUS64 = 0x4C05
 _LO_FLAGS_AUTOCLEAR = 4
 _TRIES = 100
 
@@ -34,6 +36,23 @@ def attached(path: str) -> Iterator[int]:
         yield device
     finally:
         os.close(device)
+
+
+def is_of(label: str, path: str) -> bool:
+    """Say whether a block device, ``MAJOR:MINOR``, is a loop device of this very file, whatever it is called now."""
+    name = os.path.basename(os.path.realpath(f"/sys/dev/block/{label}"))
+    if not name.startswith("loop"):
+        return False
+    device = os.open(f"/dev/{name}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        answer = fcntl.ioctl(device, _LOOP_GET_STATUS64, bytes(232))
+    except OSError as error:
+        raise SyscallError(error.errno or 0, "LOOP_GET_STATUS64", name) from None
+    finally:
+        os.close(device)
+    found = os.stat(path)
+    encoded, inode = struct.unpack_from("=2Q", answer)
+    return (dm.decoded(encoded), inode) == (found.st_dev, found.st_ino)
 
 
 def _configured(backing: int, path: str) -> int:

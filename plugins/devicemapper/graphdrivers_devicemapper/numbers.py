@@ -16,7 +16,6 @@ after a start of the machine deletes every device whose number was handed out
 since the last such time and stands in no folder.
 """
 
-import contextlib
 import errno
 import json
 import os
@@ -88,22 +87,7 @@ class Numbers:
         """
         if not self._devices.deactivate(number):
             raise OSError(errno.EBUSY, "a device of a layer that is to be deleted is open", self._devices.name(number))
-        with contextlib.suppress(OSError):
-            self._pool.message(f"delete {number}")
-            return
-        if self.exists(number):
-            self._pool.message(f"delete {number}")
-
-    def exists(self, number: int) -> bool:
-        """Say whether the pool has a device of this number."""
-        try:
-            self._pool.message(f"create_thin {number}")
-        except OSError as error:
-            if error.errno == errno.EEXIST:
-                return True
-            raise
-        self._pool.message(f"delete {number}")
-        return False
+        self._deleted(number)
 
     def is_to_reconcile(self) -> bool:
         """Say whether the machine was started since the numbers were last compared; the pool need not run."""
@@ -117,11 +101,14 @@ class Numbers:
             StoreCorrupt: the pool is older than what is recorded about it.
         """
         progress = self._pool.progress()
-        transaction = self._pool.usage().transaction
+        usage = self._pool.usage()
+        transaction = usage.transaction
         if transaction < progress.reconciled:
             seen = f"the thin pool has seen {transaction} devices, this home {progress.reconciled}"
             reason = f"{seen}: the pool is an old copy, or another home's"
             raise errors.StoreCorrupt(self._pool.home, reason)
+        if usage.mode != "rw":
+            return []  # not now, and the next process will try again
         # Durable first: what stands in a folder now must not be forgotten by the next power cut.
         with layerdirs.directory(self._pool.home) as opened:
             durable.syncfs(opened)

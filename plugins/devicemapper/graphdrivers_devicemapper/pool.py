@@ -12,6 +12,7 @@ Source: kernel, Documentation/admin-guide/device-mapper/thin-provisioning.rst.
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import struct
@@ -28,6 +29,8 @@ from graphdrivers_devicemapper.settings import NAME, Settings
 BLOCK = 64 << 10
 """Bytes that are mapped, shared and copied at once."""
 SECTOR = 512
+_BLKFLSBUF = 0x1261
+"""Forget what was read of a block device before. Source: kernel, include/uapi/linux/fs.h."""
 _MAGIC = struct.Struct("<Q")
 _MAGIC_AT = 32
 _SUPERBLOCK = 27022010
@@ -35,7 +38,10 @@ _SUPERBLOCK = 27022010
 _DATA_ON_FILES = 100 << 30
 _SPARE = 1 << 20
 """Bytes at the start of a given data device that must be empty: labels and superblocks of others lie there."""
-_CHECK = "check them with thin_check {device}, repair them with thin_repair -i {device} -o OTHER"
+_CHECK = (
+    "check them with thin_check --clear-needs-check-flag {device}, and if that finds faults repair them with "
+    "thin_repair -i {device} -o OTHER"
+)
 
 
 @attrs.frozen
@@ -131,6 +137,7 @@ class Pool:
             found = None
         if found is None:
             return self._start()
+        self._refuse_copy()
         if found.is_suspended:
             dm.resume(self.name)
         return found
@@ -147,8 +154,18 @@ class Pool:
         return True
 
     def message(self, text: str) -> None:
-        """Send a message; what it changes is durable when this returns. The pool runs, the lock is held."""
-        dm.message(self.name, text)
+        """Send a message; what it changes is durable when this returns. The pool runs, the lock is held.
+
+        Raises:
+            StoreCorrupt: the pool has become read-only.
+            SyscallError: what the kernel answers else.
+        """
+        try:
+            dm.message(self.name, text)
+        except OSError as error:
+            if error.errno == errno.EOPNOTSUPP:
+                raise self._readonly() from error
+            raise
 
     def usage(self, *, exact: bool = False) -> Usage:
         """Ask the pool, which runs; ``exact`` has it write out first what would change the numbers.
@@ -175,7 +192,7 @@ class Pool:
         """
         usage = self.usage()
         if usage.needs_check or usage.mode == "ro":
-            raise errors.StoreCorrupt(self.home, f"the thin pool is read-only; {self._advice()}")
+            raise self._readonly()
         settings = self.settings
         for what, full, least in (
             ("data", usage.data_percent, settings.min_free_data),
@@ -188,6 +205,10 @@ class Pool:
                 )
         if settings.on_files:
             self._refuse_full_disk()
+
+    def _readonly(self) -> errors.StoreCorrupt:
+        reason = "the thin pool is read-only since a disk failed or its metadata were full"
+        return errors.StoreCorrupt(self.home, f"{reason}: layers can be read; {self._advice()}")
 
     def _refuse_full_disk(self) -> None:
         found = os.statvfs(self._folder)
@@ -219,6 +240,18 @@ class Pool:
                     f"the kernel refuses the thin pool's metadata ({os.strerror(error.errno or 0)}); {self._advice()}"
                 )
                 raise errors.StoreCorrupt(self.home, reason) from error
+
+    def _refuse_copy(self) -> None:
+        """Check that the pool that runs under our name is on our devices: a copied home has the name too."""
+        metadata = dm.table(self.name).split()[0]
+        if self.settings.on_files:
+            is_ours = loop.is_of(metadata, os.path.join(self._folder, "metadata"))
+        else:
+            number = os.stat(self.settings.metadata).st_rdev
+            is_ours = metadata == f"{os.major(number)}:{os.minor(number)}"
+        if not is_ours:
+            reason = f"the pool {self.name} runs on other devices: this home is a copy of one that is in use"
+            raise errors.StoreCorrupt(self.home, f"{reason}; close that one first")
 
     def _make_files(self) -> None:
         """Make the files of the pool, which take room only where something is written."""
@@ -255,6 +288,8 @@ class Pool:
             yield opened[0], opened[1]
 
     def _refuse_foreign(self, metadata: int, data: int, stage: str) -> None:
+        for device in (metadata, data):
+            fcntl.ioctl(device, _BLKFLSBUF)  # a pool writes past what the kernel remembers of the disk
         block = os.pread(metadata, 4096, 0)
         has_pool = len(block) == 4096 and _MAGIC.unpack_from(block, _MAGIC_AT)[0] == _SUPERBLOCK
         if stage == "ready" and not has_pool:

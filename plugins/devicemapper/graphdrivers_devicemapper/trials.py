@@ -11,7 +11,7 @@ from graphdrivers import errors
 from graphdrivers.kit import abilities, layerdirs, remembering
 from graphdrivers.linux import namespaces, probe
 from graphdrivers.model import Capabilities, Support
-from graphdrivers_devicemapper import dm, filesystems, loop
+from graphdrivers_devicemapper import dm, filesystems, loop, sizes
 from graphdrivers_devicemapper import settings as choices
 from graphdrivers_devicemapper.settings import LOUD, NAME, Settings
 
@@ -50,6 +50,7 @@ def probed(home: str, options: Mapping[str, str]) -> Support:
         hard_links_across_layers=True,
         stable_inodes=True,
         copy_on_write=True,
+        fork_live=True,
     )
     where = "files on loop devices" if settings.on_files else f"{settings.data} and {settings.metadata}"
     return Support(capabilities, f"thin devices ({version}) with {settings.fs}, pool on {where}", _notes(settings))
@@ -123,13 +124,15 @@ def _tried(fs: str, folder: str) -> Capabilities:
             reason = f"there are no loop devices, which the file system is tried on ({error})"
             raise errors.PrerequisiteMissing(NAME, reason, "modprobe loop") from error
         node = os.readlink(f"/proc/self/fd/{device}")
-        filesystems.make(fs, node)
         try:
+            filesystems.make(fs, node)
             root = stack.enter_context(filesystems.mounted(filesystems.plan(fs, node)))
         except OSError as error:
-            if error.errno != errno.ENODEV:
+            if error.errno not in {errno.ENODEV, errno.EINVAL}:
                 raise
+            what = "xfs with project quotas" if fs == "xfs" else fs
             raise errors.NotSupported(
-                NAME, f"the kernel has no {fs}", f"modprobe {fs}, or choose another fs="
+                NAME, f"the kernel has no {what}", f"modprobe {fs}, or choose another fs="
             ) from error
-        return abilities.tried(f"/proc/self/fd/{root}")
+        held = fs == "xfs" and sizes.are_enforced(root)
+        return attrs.evolve(abilities.tried(f"/proc/self/fd/{root}"), quota=held)

@@ -61,6 +61,11 @@ def in_use(resting: FuseDialect) -> FuseDialect:
     return attrs.evolve(resting, title="fuse-overlayfs, mounted", marker_names=True)
 
 
+def through() -> FuseDialect:
+    """Give the dialect of a mount: a real tree, but for the xattrs that it would take and not show."""
+    return FuseDialect("fuse-overlayfs, merged")
+
+
 def tidy(tree: str, resting: FuseDialect) -> None:
     """Remove what a mount leaves beside the marks of a layer at rest; times of directories are kept. Idempotent."""
     root = os.open(tree, _DIRECTORY)

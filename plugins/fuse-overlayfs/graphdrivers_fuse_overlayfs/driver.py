@@ -18,7 +18,6 @@ from graphdrivers.archive.entries import Difference
 from graphdrivers.archive.plain import EmptyTree
 from graphdrivers.archive.produce import produce
 from graphdrivers.archive.union import Branch, Union
-from graphdrivers.archive.whiteouts import PLAIN
 from graphdrivers.driver import Driver
 from graphdrivers.kit import layerdirs, quotas, remembering, reserved, roots
 from graphdrivers.linux import locks, mounts, trees
@@ -114,7 +113,7 @@ class FuseOverlayDriver(Driver):
             if os.listdir(root):
                 lowers = [self._dirs.path(ancestor) for ancestor in ancestors]
                 merged = stack.enter_context(mounts.opened(self._writable(layer, lowers)))
-                target = Target(merged, PLAIN, None, self.support.capabilities)
+                target = Target(merged, dialect.through(), None, self.support.capabilities)
             else:
                 lower = stack.enter_context(self._union(ancestors)) if ancestors else None
                 target = Target(root, self._resting, lower, self.support.capabilities)
@@ -191,6 +190,8 @@ class FuseOverlayDriver(Driver):
                 return True
         except errors.LockTimeout:
             return False
+        except FileNotFoundError:  # another process has removed the layer
+            return True
 
     def _dialect(self, layer: str) -> dialect.FuseDialect:
         return self._in_use if self._dirs.is_touched(layer) else self._resting

@@ -16,10 +16,11 @@ TYPE = f"fuse.{NAME}"
 _WRITEBACK = "writeback"
 """Its own default is on: then ``write(2)`` succeeds on a full disk, and what was written is lost later."""
 
-_SWITCHES = ("noacl", "static_nlink", "volatile", _WRITEBACK)
+_SWITCHES = ("static_nlink", "volatile", _WRITEBACK)
 """Options of fuse-overlayfs itself, each on or off, off by default. Source: fuse-overlayfs(1)."""
 
 _UNSAFE = {
+    "noacl": "ACLs would be stored, and bind nobody",
     "timeout": "other times than its own make fuse-overlayfs ignore whiteouts and follow links of parents",
     **dict.fromkeys(
         ("squash_to_root", "squash_to_uid", "squash_to_gid", "uidmapping", "gidmapping", "xattr_permissions"),

@@ -21,7 +21,7 @@ from graphdrivers.linux import filesystems, fuse_mount, mounts, namespaces
 from graphdrivers.model import Capabilities, Support
 from graphdrivers_fuse_overlayfs import dialect as dialects
 from graphdrivers_fuse_overlayfs import layout
-from graphdrivers_fuse_overlayfs.deviations import known
+from graphdrivers_fuse_overlayfs.deviations import known, warnings
 from graphdrivers_fuse_overlayfs.options import NAME, TYPE, Settings, parse
 
 _VERSION = re.compile(r"^fuse-overlayfs: version v?([0-9]+(?:\.[0-9]+)*)", re.MULTILINE)
@@ -42,7 +42,7 @@ def probed(home: str, options: Mapping[str, str]) -> Support:
         through, stable = _try_stack(folder, settings)
     xattrs = "user" if settings.user_xattrs else "trusted"
     engine = f"fuse-overlayfs {'.'.join(map(str, version))}, {xattrs} xattrs"
-    return Support(_capabilities(below, through, stable=stable), engine, _notes(), known(version))
+    return Support(_capabilities(below, through, stable=stable), engine, _notes(version), known(version))
 
 
 def version_of(program: str) -> tuple[int, ...]:
@@ -96,7 +96,7 @@ def _program(settings: Settings) -> str:
 def _refuse_without_device() -> None:
     try:
         os.close(os.open(fuse_mount.DEVICE, os.O_RDWR | os.O_CLOEXEC))
-    except (FileNotFoundError, OSError) as error:
+    except OSError as error:
         if error.errno in {errno.ENOENT, errno.ENODEV, errno.ENXIO}:
             reason = f"there is no {fuse_mount.DEVICE}"
             fix = "load the module: modprobe fuse; a container has to be given it: --device /dev/fuse"
@@ -205,8 +205,9 @@ def _capabilities(below: Capabilities, through: Capabilities, *, stable: bool) -
     )
 
 
-def _notes() -> tuple[str, ...]:
+def _notes(version: tuple[int, ...]) -> tuple[str, ...]:
     return (
+        *warnings(version),
         "each mount is served by a process; where that is killed, the mount has to be unmounted and made again",
         "renaming a directory that a parent has is refused with EXDEV, tools copy it",
         "overlay's private xattrs as content of a layer are refused",
