@@ -13,6 +13,9 @@ _OCTAL = re.compile(rb"\\([0-7]{3})")
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _ESCAPED = re.compile(rb"[ \t\n\\]")
 
+_PIECE = 1 << 16
+"""Bytes asked for at a time."""
+
 
 @attrs.frozen
 class MountPoint:
@@ -57,6 +60,15 @@ def mounted_at(path: str) -> MountPoint | None:
     wanted = os.path.realpath(path)
     found = [mount for mount in mounted_within(wanted) if mount.target == wanted]
     return found[-1] if found else None
+
+
+def unparsed() -> bytes:
+    """Read the mount table of this mount namespace, as the kernel writes it."""
+    opened = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return b"".join(iter(lambda: os.read(opened, _PIECE), b""))
+    finally:
+        os.close(opened)
 
 
 def mounted_below(path: str) -> list[MountPoint]:
@@ -180,8 +192,7 @@ def mount_id(fd: int) -> int:
 
 
 def _lines() -> list[bytes]:
-    with open("/proc/self/mountinfo", "rb", buffering=1 << 16) as table:
-        return table.read().split(b"\n")
+    return unparsed().split(b"\n")
 
 
 def _parse_line(line: bytes) -> MountPoint:
