@@ -28,7 +28,8 @@ from collections.abc import Callable, Iterable, Mapping
 
 import attrs
 
-from graphdrivers.bench.report import Summary, quantity, summarise
+from graphdrivers.bench.quantities import quantity
+from graphdrivers.bench.results import Summary, summarise
 from graphdrivers.errors import GraphDriverError
 from graphdrivers.linux import durable
 

@@ -13,7 +13,7 @@ import ours
 import startup
 import targets
 import tools
-from graphdrivers.bench.report import quantity
+from graphdrivers.bench.quantities import quantity
 from measuring import Result
 
 DOCS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "docs")
