@@ -1,151 +1,141 @@
-"""Apply a layer of many small files: our drivers against GNU tar and containers-storage, paired, in one run.
+"""Apply layers: our drivers against GNU tar, bsdtar, umoci and containers-storage, in one run.
 
-Usage: ``python benchmarks/apply.py [--directory DIR] [--files 30000] [--repeats 5]``; as root.
-Every round runs each contender once, so a drifting machine hits all alike; the
-ratio is taken round by round against GNU tar and its median is printed.
+Usage: ``python benchmarks/apply.py [--directory DIR] [--rounds N] [--quick]``; as root.
+Ours with all checks, the digest and the header record, as an import has them.
 """
 
-import argparse
+import contextlib
 import os
-import random
-import resource
-import shutil
-import statistics
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping
 
-import isal.igzip
 import isal.isal_zlib
 
-import graphdrivers
+import materials
+import ours
+import tools
 from graphdrivers.archive import compression
+from graphdrivers.driver import Driver
 from graphdrivers.model import Limits
+from measuring import Bench, Contender, Result, alone, clocked
 
-CHUNK = 1 << 20
+LAYERS = (materials.BASE, materials.BIG, materials.DELTA, materials.SMALL)
 
+_OVER = {"big": "base", "delta": "base"}
+"""Which layer a layer is applied over; the others are applied over none."""
 
-def make_layer(root: str, files: int) -> str:
-    """Write ``files`` files of 2 to 4 kB, ten to a directory, and pack them with GNU tar; gives the tar's path."""
-    rng = random.Random(1)  # noqa: S311 - content for a benchmark
-    tree = os.path.join(root, "tree")
-    for number in range(files // 10):
-        folder = os.path.join(tree, f"d{number // 100:03}", f"s{number % 100:02}")
-        os.makedirs(folder)
-        for name in range(10):
-            with open(os.path.join(folder, f"file{name}.txt"), "wb") as file:
-                file.write(rng.randbytes(rng.randrange(2000, 4000)))
-    path = os.path.join(root, "layer.tar")
-    subprocess.run(["tar", "-C", tree, "-cf", path, "."], check=True)
-    shutil.rmtree(tree)
-    return path
+ISAL = "isal alone"
+_OF_A_TAR = {tools.BUILDAH: tools.WHOLE_IMAGES, tools.SKOPEO: "it unpacks nothing itself"}
 
 
-def apply_with(driver_name: str, root: str, tar: str) -> Callable[[], float]:
+def measure(bench: Bench) -> Iterator[Result]:
+    """Apply each layer with everything that can; the lowest one of the real image too."""
+    layers = {spec.name: materials.make_layer(bench.folder, spec, scale=20 if bench.quick else 1) for spec in LAYERS}
+    if bench.image is not None:
+        layers[materials.REAL] = materials.real_image(bench.path("real"), bench.image)[1][0]
+    choice = ours.drivers(bench.folder)
+    with contextlib.ExitStack() as scope:
+        drivers = scope.enter_context(ours.opened(bench, choice.usable))
+        storage = scope.enter_context(tools.containers_storage(bench.folder))
+        for driver in drivers.values():
+            ours.apply(driver, "base", layers["base"].tar)
+        absent = dict(choice.refused) | _OF_A_TAR | tools.missing()
+        below = "" if tools.STORAGE in absent else storage.applied(layers["base"].tar)
+        for name, layer in layers.items():
+            theirs = _theirs(bench, layer, storage, below if name in _OVER else None)
+            yield _plain(bench, layer, drivers, tools.there(theirs, absent), absent)
+        for layer in layers.values():
+            yield _gzip(bench, layer, drivers)
+
+
+def _theirs(
+    bench: Bench, layer: materials.Layer, storage: tools.ContainersStorage, parent: str | None
+) -> dict[str, Contender]:
+    layout = materials.make_layout(bench.path(f"layout-{layer.spec.name}"), [layer.tar], zipped=False)
+    return {
+        tools.GNU_TAR: tools.tar_into("tar", bench.folder, layer.tar, "--numeric-owner"),
+        tools.BSDTAR: tools.tar_into("bsdtar", bench.folder, layer.tar, "--numeric-owner"),
+        tools.UMOCI: tools.umoci_raw_unpack(bench.folder, layout, materials.REFERENCE),
+        tools.STORAGE: _into_storage(storage, layer.tar, parent),
+    }
+
+
+def _plain(
+    bench: Bench,
+    layer: materials.Layer,
+    drivers: Mapping[str, Driver],
+    theirs: Mapping[str, Contender],
+    absent: Mapping[str, str],
+) -> Result:
+    """Apply a plain tar."""
+    contenders = dict(theirs)
+    for name, driver in drivers.items():
+        contenders[name] = into(driver, bench.path("headers"), layer.tar, _OVER.get(layer.spec.name))
+    title = f"{layer.size / 1e6:.2g} MB, {layer.entries:,} entries"
+    return bench.compare(f"apply {layer.spec.name}", title, contenders, absent=absent, floor=tools.GNU_TAR)
+
+
+def _gzip(bench: Bench, layer: materials.Layer, drivers: Mapping[str, Driver]) -> Result:
+    """Apply the same tar compressed, against its decompression alone and its plain form."""
+    layout = materials.make_layout(bench.path(f"layout-gzip-{layer.spec.name}"), [layer.tar], zipped=True)
+    (blob,) = materials.blobs_of(layout)
+    parent = _OVER.get(layer.spec.name)
+    work = {tools.GNU_TAR: tools.tar_into("tar", bench.folder, blob, "--numeric-owner", "-z")}
+    contenders: dict[str, Contender] = {ISAL: gunzip_alone(blob), **work}
+    for name in ("overlay", "aufs"):
+        if name in drivers:
+            contenders[plain(name)] = into(drivers[name], bench.path("headers"), layer.tar, parent)
+            contenders[name] = into(drivers[name], bench.path("headers"), blob, parent)
+    title = f"{os.path.getsize(blob) / 1e6:.2g} MB of gzip"
+    return bench.compare(f"apply {layer.spec.name}, gzip", title, contenders, floor=ISAL)
+
+
+def plain(driver: str) -> str:
+    """Name the contender that applies the uncompressed tar beside the compressed one."""
+    return f"{driver}, plain tar"
+
+
+def into(driver: Driver, headers: str, tar: str, parent: str | None = None) -> Contender:
     """Apply with one of our drivers: all checks, digest and header record included."""
 
     def run() -> float:
-        home = os.path.join(root, f"home-{driver_name}")
-        driver = graphdrivers.load_driver(driver_name, home)
-        driver.create("layer")
-        with open(os.path.join(root, "headers"), "wb") as headers, open(tar, "rb") as stream:
-            start = time.perf_counter()
-            with compression.open_plain(stream, Limits()) as plain:
-                driver.apply("layer", plain, headers=headers)
-            elapsed = time.perf_counter() - start
-        driver.close()
-        shutil.rmtree(home)
-        return elapsed
+        driver.create("layer", parent)
+        try:
+            with open(headers, "wb") as record, open(tar, "rb") as stream:
+                start = time.perf_counter()
+                with compression.open_plain(stream, Limits()) as plain_stream:
+                    driver.apply("layer", plain_stream, headers=record)
+                return time.perf_counter() - start
+        finally:
+            driver.remove("layer")
 
     return run
 
 
-def gnu_tar(root: str, tar: str) -> Callable[[], float]:
-    """Unpack with GNU tar as a whole process: the floor."""
-
-    def run() -> float:
-        target = os.path.join(root, "tar-x")
-        os.mkdir(target)
-        start = time.perf_counter()
-        subprocess.run(["tar", "-C", target, "-xf", tar], check=True)
-        elapsed = time.perf_counter() - start
-        shutil.rmtree(target)
-        return elapsed
-
-    return run
-
-
-def containers_storage(root: str, tar: str) -> Callable[[], float]:
-    """Apply with containers/storage's overlay driver through its own command."""
-
-    def run() -> float:
-        home = os.path.join(root, "cs")
-        command = ["containers-storage", "--graph", home, "--run", home + "-run", "--storage-driver", "overlay"]
-        made = subprocess.run([*command, "create-layer"], check=True, capture_output=True, text=True)
-        layer = made.stdout.split()[0]
-        start = time.perf_counter()
-        subprocess.run([*command, "applydiff", "-f", tar, layer], check=True, capture_output=True)
-        elapsed = time.perf_counter() - start
-        subprocess.run([*command, "wipe"], check=True, capture_output=True)
-        subprocess.run([*command, "shutdown"], check=False, capture_output=True)
-        shutil.rmtree(home)
-        shutil.rmtree(home + "-run", ignore_errors=True)
-        return elapsed
-
-    return run
-
-
-def gunzip_alone(path: str) -> Callable[[], float]:
+def gunzip_alone(path: str) -> Contender:
     """Decompress with isal and throw the bytes away."""
 
-    def run() -> float:
-        start = time.perf_counter()
+    def read() -> None:
         decompressor = isal.isal_zlib.decompressobj(wbits=31)
         with open(path, "rb") as stream:
-            while chunk := stream.read(CHUNK):
+            while chunk := stream.read(materials.CHUNK):
                 decompressor.decompress(chunk)
-        return time.perf_counter() - start
+
+    return lambda: clocked(read)
+
+
+def _into_storage(storage: tools.ContainersStorage, tar: str, parent: str | None) -> Contender:
+    """Apply with the overlay driver of containers/storage."""
+
+    def run() -> float:
+        layer = storage.create(parent)
+        try:
+            return clocked(storage.apply, layer, tar)
+        finally:
+            storage.remove(layer)
 
     return run
-
-
-def main() -> None:
-    """Run the rounds and print medians and ratios."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--directory", default=None, help="where to work: its file system is what is measured")
-    parser.add_argument("--files", type=int, default=30_000)
-    parser.add_argument("--repeats", type=int, default=5)
-    options = parser.parse_args()
-    root = tempfile.mkdtemp(prefix="bench-apply-", dir=options.directory)
-    try:
-        tar = make_layer(root, options.files)
-        zipped = tar + ".gz"
-        with open(tar, "rb") as source, isal.igzip.open(zipped, "wb", compresslevel=3) as sink:
-            shutil.copyfileobj(source, sink, CHUNK)
-        contenders = {
-            "tar -x": gnu_tar(root, tar),
-            "overlay": apply_with("overlay", root, tar),
-            "vfs": apply_with("vfs", root, tar),
-            "overlay, gzip": apply_with("overlay", root, zipped),
-            "isal alone": gunzip_alone(zipped),
-        }
-        if shutil.which("containers-storage"):
-            contenders["containers-storage"] = containers_storage(root, tar)
-        times: dict[str, list[float]] = {name: [] for name in contenders}
-        for _ in range(options.repeats + 1):
-            for name, run in contenders.items():
-                times[name].append(run())
-        for name, values in times.items():
-            kept = values[1:]  # the first round warms up
-            ratio = statistics.median(a / b for a, b in zip(kept, times["tar -x"][1:], strict=True))
-            print(f"{name:20} {statistics.median(kept):7.3f} s  {ratio:5.2f} x tar -x")
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        print(f"peak memory of this process: {peak / 1024:.0f} MiB")
-    finally:
-        shutil.rmtree(root)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    alone(measure, __doc__)

@@ -1,72 +1,100 @@
-"""List the changes of a writable overlay layer: 1,000 changed files over an image of 50,000, and none.
+"""List and diff what a container changed: 1,000 files over an image of 50,000, and nothing.
 
-Usage: ``python benchmarks/changes.py [--directory DIR] [--repeats 15]``; as root.
+Usage: ``python benchmarks/changes.py [--directory DIR] [--rounds N] [--quick]``; as root.
 Two shapes: the changes in 50 of the image's directories, and one in each of 1,000.
 """
 
-import argparse
+import contextlib
 import os
-import shutil
-import statistics
-import sys
-import tempfile
-import time
+from collections.abc import Iterator
 
-import graphdrivers
-from graphdrivers.linux import mounts
+import diff
+import materials
+import ours
+import tools
+from graphdrivers.driver import Driver
+from measuring import Bench, Contender, Result, alone, clocked, piped
 
-FILES, PER_DIRECTORY, CHANGED = 50_000, 20, 1_000
+IMAGE = materials.Spec(name="image", files=50_000, size=5 << 20, even=True, links=0)
+CHANGED = 1_000
+LAYERS = {
+    "none": "nothing changed",
+    "clustered": "1,000 files changed, in 50 directories",
+    "spread": "1,000 files changed, in 1,000 directories",
+}
+"""The containers, and what was done in each."""
+
+_REPACKS = "it compares only as it repacks: see the commit"
+_COMMITS = "it compares only as it commits: see the commit"
+_ABSENT = {
+    tools.GNU_TAR: tools.NO_LAYERS,
+    tools.BSDTAR: tools.NO_LAYERS,
+    tools.UMOCI: _REPACKS,
+    tools.BUILDAH: _COMMITS,
+}
 
 
-def fill(root: str) -> None:
-    """Write the image's files, a few bytes each."""
-    for number in range(FILES // PER_DIRECTORY):
-        folder = os.path.join(root, f"d{number // 50}", f"s{number % 50}")
-        os.makedirs(folder)
-        for name in range(PER_DIRECTORY):
-            with open(os.path.join(folder, f"f{name}"), "w") as file:
-                file.write("content")
+def measure(bench: Bench) -> Iterator[Result]:
+    """Build the image once for each, then time each container's changes and diff."""
+    layer = materials.make_layer(bench.folder, IMAGE, scale=20 if bench.quick else 1)
+    choice = ours.drivers(bench.folder)
+    with contextlib.ExitStack() as scope:
+        drivers = scope.enter_context(ours.opened(bench, choice.usable))
+        storage = scope.enter_context(tools.containers_storage(bench.folder))
+        absent = dict(choice.refused) | _ABSENT | tools.missing()
+        theirs = _their_containers(bench, storage, layer) if tools.STORAGE not in absent else {}
+        for driver in drivers.values():
+            _our_containers(bench, driver, layer)
+        for name, title in LAYERS.items():
+            for work, act, ours_does in (
+                ("changes", f"list them: {title}", _list),
+                ("container diff", f"as a tar: {title}", diff.of_layer),
+            ):
+                contenders = {tools.STORAGE: _asked(storage, work, theirs[name])} if theirs else {}
+                contenders |= {key: ours_does(driver, name) for key, driver in drivers.items()}
+                yield bench.compare(f"{work} {name}", act, contenders, absent=absent, rounds=3 * bench.rounds)
 
 
-def change(root: str, *, spread: bool) -> None:
-    """Append to files, all of a directory or one of each."""
-    each = 1 if spread else PER_DIRECTORY
-    for number in range(CHANGED // each):
+def _list(driver: Driver, layer: str) -> Contender:
+    return lambda: clocked(lambda: sum(1 for _ in driver.changes(layer)))
+
+
+def _asked(storage: tools.ContainersStorage, work: str, layer: str) -> Contender:
+    if work == "changes":
+        return lambda: clocked(storage.call, "changes", layer)
+    command = storage.command("diff", "-u", layer)
+    return lambda: clocked(piped, command, ["sha256sum"])
+
+
+def _our_containers(bench: Bench, driver: Driver, image: materials.Layer) -> None:
+    ours.apply(driver, "image", image.tar)
+    for name in LAYERS:
+        driver.create(name, "image")
+        with ours.mounted(driver, name, bench.path("mnt")) as target:
+            change(bench, target, name)
+
+
+def _their_containers(bench: Bench, storage: tools.ContainersStorage, image: materials.Layer) -> dict[str, str]:
+    base = storage.applied(image.tar)
+    made = {}
+    for name in LAYERS:
+        made[name] = storage.create(base)
+        change(bench, storage.mount(made[name]), name)
+        storage.unmount(made[name])
+    return made
+
+
+def change(bench: Bench, root: str, how: str) -> None:
+    """Append to files: to all of a directory, to one of each, or to none."""
+    if how == "none":
+        return
+    each = 1 if how == "spread" else IMAGE.per_folder
+    for number in range(bench.scaled(CHANGED) // each):
         for name in range(each):
-            with open(os.path.join(root, f"d{number // 50}", f"s{number % 50}", f"f{name}"), "a") as file:
-                file.write("more")
-
-
-def main() -> None:
-    """Build the image once, then time each layer's changes."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--directory", default=None)
-    parser.add_argument("--repeats", type=int, default=15)
-    options = parser.parse_args()
-    root = tempfile.mkdtemp(prefix="bench-changes-", dir=options.directory)
-    target = os.path.join(root, "mnt")
-    os.mkdir(target)
-    try:
-        driver = graphdrivers.load_driver("overlay", os.path.join(root, "home"))
-        driver.create("image")
-        fill(mounts.plain_directory(driver.mounts("image")) or "")
-        driver.seal("image")
-        for layer in ("untouched", "clustered", "spread"):
-            driver.create(layer, "image")
-            mounts.attach(driver.mounts(layer), target)
-            if layer != "untouched":
-                change(target, spread=layer == "spread")
-            mounts.detach(target)
-            times = []
-            for _ in range(options.repeats):
-                start = time.perf_counter()
-                found = len(list(driver.changes(layer)))
-                times.append(time.perf_counter() - start)
-            print(f"{layer:10} {found:5} changes  {statistics.median(times) * 1000:7.2f} ms")
-        driver.close()
-    finally:
-        shutil.rmtree(root)
+            path = os.path.join(root, IMAGE.name, f"d{number // 100:03}", f"s{number % 100:02}", f"file{name}")
+            with open(path, "ab") as file:
+                file.write(b"more")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    alone(measure, __doc__)

@@ -1,100 +1,170 @@
-"""Compare mounting through ``graphdrivers.linux.mounts`` with the bare system calls.
+"""Mount and unmount over 4, 10 and 100 layers: our drivers and others against the bare system calls.
 
-Each round mounts and unmounts one overlay both ways, ten times each, in turns,
-so that noise hits both. The goal is a ratio of at most 1.3 for 10 and for 100
-lower directories. Needs root::
-
-    python benchmarks/mounts.py [ROUNDS]
+Usage: ``python benchmarks/mounts.py [--directory DIR] [--rounds N] [--quick]``; as root.
+A sample of ours is the fastest of a few in a row: an unmount waits for the kernel's RCU, often for milliseconds.
+The goal is a ratio of at most 1.3.
 """
 
+import contextlib
 import ctypes
-import gc
 import os
-import statistics
-import sys
-import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 
+import materials
+import ours
+import tools
+from graphdrivers.driver import Driver
 from graphdrivers.linux import mounts
 from graphdrivers.model import Mount
+from measuring import Bench, Contender, Result, alone, clocked, fastest
 
-LIBC = ctypes.CDLL(None, use_errno=True)
-FSCONFIG, FSOPEN, FSMOUNT, MOVE_MOUNT = 431, 430, 432, 429
-SET_STRING, CREATE = 1, 6
+LOWERS = (4, 10, 100)
+BARE = "bare system calls"
+BOX = "box"
+READY = "overlay, plan at hand"
+"""Our mounting alone: what the driver plans is known already."""
+
+_IN_A_ROW = 5
+_COMMANDS_IN_A_ROW = 1
+_ROUNDS = 40
+_FSCONFIG, _FSOPEN, _FSMOUNT, _MOVE_MOUNT = 431, 430, 432, 429
+_SET_FLAG, _SET_STRING, _CREATE = 0, 1, 6
+_ABSENT = {tools.GNU_TAR: tools.NO_MOUNTS, tools.BSDTAR: tools.NO_MOUNTS, tools.UMOCI: tools.NO_MOUNTS}
 
 
-def bare(options: list[tuple[bytes, bytes]], target: bytes) -> None:
-    """Mount with the system calls alone, everything encoded beforehand, and unmount."""
-    call = LIBC.syscall
-    context = call(FSOPEN, b"overlay", 1)
+def measure(bench: Bench) -> Iterator[Result]:
+    """Measure each depth."""
+    spec = materials.Spec(name="tiny", files=20, size=2000, even=True, links=0)
+    tar = materials.make_layer(bench.folder, spec).tar
+    for lowers in LOWERS:
+        yield _depth(bench, tar, 20 if bench.quick and lowers > 20 else lowers, f"mount {lowers}")
+
+
+def _depth(bench: Bench, tar: str, lowers: int, work: str) -> Result:
+    tars = [tar] * lowers
+    choice = ours.drivers(bench.folder)
+    absent = dict(choice.refused) | _ABSENT
+    with contextlib.ExitStack() as scope:
+        drivers = scope.enter_context(ours.opened(bench, choice.usable))
+        target = bench.path("mnt")
+        os.makedirs(target, exist_ok=True)
+        contenders: dict[str, Contender] = {}
+        for name, driver in drivers.items():
+            driver.create(BOX, ours.stack(driver, tars))
+            if name == "overlay":
+                contenders |= _floor(driver.mounts(BOX), bench.path(f"own-{lowers}"), target)
+            contenders[name] = _ours(driver, target)
+        storage = scope.enter_context(tools.containers_storage(bench.folder))
+        buildah = scope.enter_context(tools.buildah(bench.folder))
+        theirs = {tools.STORAGE: _storage(storage, tars), tools.BUILDAH: _buildah(bench, buildah, tars)}
+        contenders |= tools.there(theirs, absent)
+        if "overlay" in drivers:
+            contenders[ours.COMMANDS] = _commands(bench.folder)
+        title = f"mount and unmount a writable layer over {lowers} others"
+        return bench.compare(work, title, contenders, absent=absent, floor=BARE, rounds=_ROUNDS)
+
+
+def _floor(plan: tuple[Mount, ...], own: str, target: str) -> dict[str, Contender]:
+    """Give what the overlay driver's plan costs at least, and what it costs us without the planning.
+
+    The writable part is one of ours below ``own``: that of a driver's layer is made when the layer is mounted.
+    """
+    upper, work = os.path.join(own, "upper"), os.path.join(own, "work")
+    os.makedirs(upper)
+    os.makedirs(work)
+    swapped = {"upperdir": upper, "workdir": work}
+    options = tuple((key, swapped.get(key, value)) for key, value in plan[0].options)
+    ready = (Mount("overlay", "graphdrivers", options),)
+    pairs = [(key.encode(), value and os.fsencode(value)) for key, value in (("source", "graphdrivers"), *options)]
+
+    def mount() -> None:
+        mounts.attach(ready, target)
+        mounts.detach(target)
+
+    encoded = os.fsencode(target)
+    return {
+        BARE: lambda: fastest(_IN_A_ROW, lambda: clocked(bare, pairs, encoded)),
+        READY: lambda: fastest(_IN_A_ROW, lambda: clocked(mount)),
+    }
+
+
+def bare(options: Sequence[tuple[bytes, bytes | None]], target: bytes) -> None:
+    """Mount with the system calls alone, everything encoded beforehand, and unmount.
+
+    Raises:
+        OSError: one of them failed.
+    """
+    libc = _libc()
+    call = libc.syscall
+    context = call(_FSOPEN, b"overlay", 1)
     for key, value in options:
-        if call(FSCONFIG, context, SET_STRING, key, value, 0):
-            raise OSError(ctypes.get_errno(), "fsconfig")
-    call(FSCONFIG, context, CREATE, None, None, 0)
-    mount_fd = call(FSMOUNT, context, 1, 0)
-    if call(MOVE_MOUNT, mount_fd, b"", -100, target, 4):
+        if call(_FSCONFIG, context, _SET_FLAG if value is None else _SET_STRING, key, value, 0):
+            raise OSError(ctypes.get_errno(), f"fsconfig {key.decode()}")
+    call(_FSCONFIG, context, _CREATE, None, None, 0)
+    mount_fd = call(_FSMOUNT, context, 1, 0)
+    if call(_MOVE_MOUNT, mount_fd, b"", -100, target, 4):
         raise OSError(ctypes.get_errno(), "move_mount")
     os.close(mount_fd)
     os.close(context)
-    if LIBC.umount2(target, 8):
+    if libc.umount2(target, 8):
         raise OSError(ctypes.get_errno(), "umount2")
 
 
-def ours(plan: tuple[Mount, ...], target: str) -> None:
-    """Mount and unmount as the library does."""
-    mounts.attach(plan, target)
-    mounts.detach(target)
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
 
 
-def plan_for(base: str, lowers: int) -> tuple[Mount, ...]:
-    """Plan a writable overlay over ``lowers`` directories with names as long as real ones."""
-    directories = [f"{base}/layers/{number:064x}/diff" for number in range(lowers)]
-    upper, work = f"{base}/upper", f"{base}/work"
-    for directory in (*directories, upper, work):
-        os.makedirs(directory, exist_ok=True)
-    options = [("lowerdir+", directory) for directory in directories]
-    return (Mount("overlay", "graphdrivers", (*options, ("upperdir", upper), ("workdir", work))),)
+def _ours(driver: Driver, target: str) -> Contender:
+    """Plan, mount, unmount and bring to rest."""
+
+    def mount() -> None:
+        mounts.attach(driver.mounts(BOX), target)
+        mounts.detach(target)
+        driver.settle(BOX)
+
+    return lambda: fastest(_IN_A_ROW, lambda: clocked(mount))
 
 
-def clocked(action: Callable[..., None], *arguments: object) -> float:
-    """Give the time of one call in seconds."""
-    start = time.perf_counter()
-    action(*arguments)
-    return time.perf_counter() - start
+def _storage(storage: tools.ContainersStorage, tars: Sequence[str]) -> Contender:
+    made: list[str] = []
+
+    def mount() -> None:
+        storage.mount(made[0])
+        storage.unmount(made[0])
+
+    def sample() -> float:
+        if not made:
+            made.append(storage.create(storage.stack(list(tars))))
+        return fastest(_COMMANDS_IN_A_ROW, lambda: clocked(mount))
+
+    return sample
 
 
-def measure(base: str, lowers: int, rounds: int) -> str:
-    """Time ``rounds`` turns; give one line of results."""
-    plan = plan_for(base, lowers)
-    target = f"{base}/merged"
-    os.makedirs(target, exist_ok=True)
-    encoded = [
-        (key.encode(), os.fsencode(value or "")) for key, value in (("source", plan[0].source), *plan[0].options)
-    ]
-    times: tuple[list[float], list[float]] = ([], [])
-    for turn in range(2 * rounds + 4):
-        if turn % 2:
-            times[0].append(clocked(bare, encoded, os.fsencode(target)))
-        else:
-            times[1].append(clocked(ours, plan, target))
-    # An unmount waits for the kernel's RCU, often for milliseconds: the lower quartile shows the work alone.
-    medians = [statistics.median(sample) * 1e6 for sample in times]
-    quartiles = [statistics.quantiles(sample, n=4)[0] * 1e6 for sample in times]
-    return (
-        f"{lowers:4} lowers: medians bare {medians[0]:.0f} us, ours {medians[1]:.0f} us; "
-        f"lower quartiles {quartiles[0]:.0f} us, {quartiles[1]:.0f} us, ratio {quartiles[1] / quartiles[0]:.2f}"
-    )
+def _buildah(bench: Bench, store: tools.Buildah, tars: Sequence[str]) -> Contender:
+    made: list[str] = []
+
+    def mount() -> None:
+        store.mount(made[0])
+        store.unmount(made[0])
+
+    def sample() -> float:
+        if not made:
+            layout = materials.make_layout(bench.path(f"layout-{len(tars)}"), tars, zipped=True)
+            made.append(store.start(store.pull(layout, materials.REFERENCE)))
+        return fastest(_COMMANDS_IN_A_ROW, lambda: clocked(mount))
+
+    return sample
 
 
-def main() -> None:
-    """Measure in a scratch folder and print."""
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 150
-    gc.disable()
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as base:
-        for lowers in (10, 100):
-            print(measure(base, lowers, rounds))
+def _commands(root: str) -> Contender:
+    """Do it with our command line, to the overlay driver's layer: two processes, as the others need."""
+
+    def mount() -> None:
+        ours.command(root, "layer", "mount", BOX)
+        ours.command(root, "layer", "umount", BOX)
+
+    return lambda: fastest(_COMMANDS_IN_A_ROW, lambda: clocked(mount))
 
 
 if __name__ == "__main__":
-    main()
+    alone(measure, __doc__)

@@ -1,47 +1,73 @@
-"""What starting costs: the package's import, and the program up to its first answer.
+"""What starting costs: our package's import, our command line up to its first answer, and other programs up to theirs.
 
-Each figure is the median of runs taken in turns, in milliseconds, with what a
-bare interpreter of the same kind takes. Goals: the import below 40 ms over the
-bare interpreter, ``--help`` and ``drivers`` below 150 ms in all.
-
-    python benchmarks/startup.py [RUNS]
+Usage: ``python benchmarks/startup.py [--directory DIR] [--rounds N] [--quick]``.
+Goals: ``--help`` and ``drivers`` below 150 ms in all, the rest below 100 ms over the bare interpreter.
 """
 
-import statistics
-import subprocess
 import sys
-import time
+from collections.abc import Iterator, Sequence
 
-COMMANDS = {
-    "bare interpreter": ["-c", "pass"],
-    "import graphdrivers": ["-c", "import graphdrivers"],
-    "import graphdrivers.driver": ["-c", "import graphdrivers.driver"],
-    "graphdriver --version": ["-m", "graphdrivers", "--version"],
-    "graphdriver --help": ["-m", "graphdrivers", "--help"],
-    "graphdriver layer --help": ["-m", "graphdrivers", "layer", "--help"],
-    "graphdriver drivers": ["-m", "graphdrivers", "--root", "/nonexistent", "drivers"],
+import ours
+import tools
+from measuring import Bench, Contender, Result, alone, clocked, run
+
+BARE = "bare Python"
+HELP = "graphdriver --help"
+DRIVERS = "graphdriver drivers"
+VERSION = "graphdriver --version"
+LAYERS = "graphdriver layer ls"
+STATUS = "graphdriver status"
+IMAGES = "graphdriver images"
+STORAGE = f"{tools.STORAGE} layers"
+BUILDAH = f"{tools.BUILDAH} images"
+
+_COMMANDS = {
+    HELP: ["--help"],
+    DRIVERS: ["--root", "/nonexistent", "drivers"],
+    VERSION: ["--version"],
+    "graphdriver layer --help": ["layer", "--help"],
 }
+_IN_A_ROOT = {LAYERS: ["layer", "ls"], IMAGES: ["images"], STATUS: ["status"]}
 
 
-def measure(arguments: list[str]) -> float:
-    """Run one command once; give its wall time [ms]."""
-    start = time.perf_counter()
-    subprocess.run([sys.executable, *arguments], stdout=subprocess.DEVNULL, check=True)
-    return (time.perf_counter() - start) * 1000
+def measure(bench: Bench) -> Iterator[Result]:
+    """Start each program."""
+    contenders: dict[str, Contender] = {
+        BARE: _python("-c", "pass"),
+        "import graphdrivers": _python("-c", "import graphdrivers"),
+        "import graphdrivers.driver": _python("-c", "import graphdrivers.driver"),
+    }
+    contenders |= {name: _python("-m", "graphdrivers", *words) for name, words in _COMMANDS.items()}
+    root = bench.path("root")
+    with ours.fresh_store(bench.folder, "layer"):
+        contenders |= {
+            name: _python("-m", "graphdrivers", "--root", root, "--driver", "overlay", *words)
+            for name, words in _IN_A_ROOT.items()
+        }
+        with tools.containers_storage(bench.folder) as storage, tools.buildah(bench.folder) as store:
+            theirs = {
+                tools.GNU_TAR: _program("tar", "--version"),
+                tools.BSDTAR: _program("bsdtar", "--version"),
+                tools.UMOCI: _program("umoci", "--version"),
+                STORAGE: lambda: clocked(storage.call, "layers"),
+                BUILDAH: lambda: clocked(store.call, "images"),
+                tools.SKOPEO: _program("skopeo", "--version"),
+            }
+            gone = tools.missing()
+            known = {name: name.removesuffix(" layers").removesuffix(" images") for name in theirs}
+            contenders |= {name: one for name, one in theirs.items() if known[name] not in gone}
+            title = "start, answer, end; ours with a store already there"
+            yield bench.compare("start-up", title, contenders, absent=gone, floor=BARE, rounds=3 * bench.rounds)
 
 
-def main() -> None:
-    """Measure and print."""
-    runs = int(sys.argv[1]) if len(sys.argv) > 1 else 15
-    samples: dict[str, list[float]] = {name: [] for name in COMMANDS}
-    for _ in range(runs):
-        for name, arguments in COMMANDS.items():
-            samples[name].append(measure(arguments))
-    bare = statistics.median(samples["bare interpreter"])
-    for name, taken in samples.items():
-        middle = statistics.median(taken)
-        print(f"{name:28} {middle:7.1f} ms  {middle - bare:+7.1f} over bare  (least {min(taken):.1f})")
+def _python(*arguments: str) -> Contender:
+    return _program(sys.executable, *arguments)
+
+
+def _program(*command: str) -> Contender:
+    words: Sequence[str] = command
+    return lambda: clocked(run, *words)
 
 
 if __name__ == "__main__":
-    main()
+    alone(measure, __doc__)

@@ -80,7 +80,8 @@ class Driver(abc.ABC):
     rank: ClassVar[int] = 0
     """Preference in automatic selection, highest first; 0 or less is never chosen by itself."""
 
-    contract: ClassVar[int] = CONTRACT_VERSION
+    contract: ClassVar[int]
+    """The version of this contract that the driver was built for, as a number: `CONTRACT_VERSION` would follow ours."""
 
     def __init__(self, home: str, options: Mapping[str, str], support: Support) -> None:
         """Open the driver on ``home``, creating it (mode 0700) where it is missing.

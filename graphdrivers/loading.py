@@ -16,24 +16,19 @@ This module imports stevedore, which is slow to start: import it where it is
 needed, as the package root does.
 """
 
-import importlib.metadata
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 import attrs
-from stevedore import DriverManager
-from stevedore.exception import NoMatches
 
-from graphdrivers import errors
-from graphdrivers.driver import CONTRACT_VERSION, Driver
-from graphdrivers.model import Capabilities, Deviation
+from graphdrivers import errors, offers
+from graphdrivers.driver import Driver
+from graphdrivers.model import Capabilities, Deviation, Support
+from graphdrivers.offers import Offer
 
-GROUP = "graphdrivers.drivers"
-"""The entry-point group that drivers are offered in."""
-
-AUTO = "auto"
+AUTO = offers.AUTO
 """The name that stands for the best driver that works; no driver can have it."""
 
 NO_OPTIONS: Mapping[str, str] = MappingProxyType({})
@@ -50,6 +45,9 @@ class DriverInfo:
     name: str
     distribution: str
     version: str
+    target: str = ""
+    """What the entry point names, ``MODULE:CLASS``."""
+
     usable: bool | None = None
     """Whether its probe passed; ``None`` when it was not asked to try."""
 
@@ -64,37 +62,10 @@ class DriverInfo:
     capabilities: Capabilities | None = None
     deviations: tuple[Deviation, ...] = ()
     error: str = ""
-    """Why it could not even be loaded; empty when it could."""
+    """What is wrong with its distribution, in one line; empty when nothing is."""
 
-
-@attrs.frozen
-class _Offer:
-    """One entry point with the distribution that it came from."""
-
-    point: importlib.metadata.EntryPoint
-    distribution: str
-    version: str
-
-
-class _Found(DriverManager[Driver]):
-    """A stevedore manager over the entry points that are installed now.
-
-    Stevedore's own list is cached for the process and in ``~/.cache``, keyed by
-    times that are rounded to minutes: it misses a driver installed a moment
-    ago, writes into root's home, and forgets the distributions.
-    """
-
-    def __init__(self, name: str, points: Sequence[importlib.metadata.EntryPoint], failures: list[Exception]) -> None:
-        self._points = list(points)
-
-        def keep(_manager: object, _point: object, failure: BaseException) -> None:
-            failures.append(RuntimeError(f"{type(failure).__name__}: {failure}"))
-
-        super().__init__(GROUP, name, on_load_failure_callback=keep, on_missing_entrypoints_callback=None)
-
-    def list_entry_points(self) -> list[importlib.metadata.EntryPoint]:
-        """Give the entry points that this manager was made with."""
-        return self._points
+    details: tuple[str, ...] = ()
+    """Lines of the traceback that led to ``error``, for its author."""
 
 
 def load_driver(name: str, home: str | os.PathLike[str], options: Mapping[str, str] = NO_OPTIONS) -> Driver:
@@ -114,52 +85,65 @@ def load_driver(name: str, home: str | os.PathLike[str], options: Mapping[str, s
         options: what the driver understands; see its documentation.
 
     Raises:
-        DriverNotFound: no such driver, or its package fails to import or breaks the contract.
+        DriverNotFound: no such driver, or its distribution is broken: the metadata, the import, the contract (which
+            version it was built for too), or a probe or constructor that raises what it may not.
         DriverConflict: two distributions offer this name.
         DriverUnavailable: it does not work here; with ``auto``: none does, each one's reason in the text.
         PriorDriverState: ``auto`` found layers of two drivers, or the home is another driver's.
         InvalidOption: a key or value that the driver does not know.
     """
     folder = os.path.abspath(os.fspath(home))
-    offers = _offers()
+    installed = offers.installed()
     if name == AUTO:
-        return _automatic(folder, options, offers)
-    return _opened(_driver_class(name, offers.get(name, ())), folder, options, ())
+        return _automatic(folder, options, installed)
+    return _opened(*offers.driver_class(name, installed.get(name, ())), folder, options)
 
 
 def list_drivers(
-    home: str | os.PathLike[str] | None = None, options: Mapping[str, str] = NO_OPTIONS
+    home: str | os.PathLike[str] | None = None,
+    options: Mapping[str, str] = NO_OPTIONS,
+    *,
+    only: str = AUTO,
+    progress: Callable[[str], None] | None = None,
 ) -> list[DriverInfo]:
     """Describe every driver that an installed distribution offers, sorted by name.
 
     One that cannot be loaded is listed with its ``error``; a name that two
-    distributions offer is listed once for each.
+    distributions offer is listed once for each. Every package is imported,
+    which can take a while.
 
     Args:
         home: the root below which each driver is tried in its own folder; where
             it is missing, its nearest existing parent. Without it none is tried.
         options: passed to every probe; one that refuses them is not usable.
+        only: the name of the one driver to look at; no other is imported.
+        progress: called with the name of each driver before its turn.
     """
     root = None if home is None else _existing_parent(os.path.abspath(os.fspath(home)))
     listed = []
-    for name, offers in sorted(_offers().items()):
-        for offer in offers:
-            blank = DriverInfo(name, offer.distribution, offer.version)
-            listed.append(_described(blank, offers, root, options))
+    for name, same in sorted(offers.installed().items()):
+        if only not in {AUTO, name}:
+            continue
+        if progress is not None:
+            progress(name)
+        for offer in same:
+            target = offer.point.value if offer.point else ""
+            blank = DriverInfo(name, offer.distribution, offer.version, target)
+            listed.append(_described(blank, same, root, options))
     return listed
 
 
-def _described(blank: DriverInfo, offers: Sequence[_Offer], root: str | None, options: Mapping[str, str]) -> DriverInfo:
+def _described(blank: DriverInfo, same: Sequence[Offer], root: str | None, options: Mapping[str, str]) -> DriverInfo:
     try:
-        chosen = _driver_class(blank.name, offers)
+        chosen, offer = offers.driver_class(blank.name, same)
+        if root is None:
+            return blank
+        support = offers.probed(chosen, offer, os.path.join(root, blank.name), options)
     except errors.DriverNotFound as error:
-        return attrs.evolve(blank, usable=False, reason=error.reason, error=error.reason)
+        known = attrs.evolve(blank, usable=False, reason=error.reason, fix=error.advice, error=error.reason)
+        return attrs.evolve(known, details=offers.traced(error.__cause__))
     except errors.DriverConflict as error:
         return attrs.evolve(blank, usable=False, reason=error.message, fix=error.fix, error=error.message)
-    if root is None:
-        return blank
-    try:
-        support = chosen.probe(os.path.join(root, blank.name), options)
     except errors.DriverUnavailable as error:
         return attrs.evolve(blank, usable=False, reason=error.reason, fix=error.advice)
     except (errors.GraphDriverError, OSError) as error:
@@ -174,98 +158,48 @@ def _described(blank: DriverInfo, offers: Sequence[_Offer], root: str | None, op
     )
 
 
-def _offers() -> dict[str, list[_Offer]]:
-    """Group what is installed by name, distributions in order; one seen twice with one target counts once."""
-    found: dict[str, list[_Offer]] = {}
-    seen = set()
-    for point in importlib.metadata.entry_points(group=GROUP):
-        owner = point.dist
-        offer = _Offer(point, owner.name if owner else "unknown", owner.version if owner else "")
-        if (point.name, point.value, offer.distribution) not in seen:
-            seen.add((point.name, point.value, offer.distribution))
-            found.setdefault(point.name, []).append(offer)
-    return {name: sorted(same, key=lambda offer: (offer.distribution, offer.version)) for name, same in found.items()}
+def _opened(chosen: type[Driver], offer: Offer, home: str, options: Mapping[str, str]) -> Driver:
+    return _made(chosen, offer, home, options, offers.probed(chosen, offer, home, options))
 
 
-def _driver_class(name: str, offers: Sequence[_Offer]) -> type[Driver]:
-    """Import the one offer of a name and check what it gives against the contract."""
-    if len(offers) > 1:
-        raise errors.DriverConflict(name, tuple(f"{offer.distribution} {offer.version}" for offer in offers))
-    failures: list[Exception] = []
-    try:
-        found = _Found(name, [offer.point for offer in offers], failures).driver
-    except NoMatches:
-        reason = f"its package fails to import: {failures[0]}" if failures else _unknown(name)
-        raise errors.DriverNotFound(name, reason) from (failures[0] if failures else None)
-    except (AssertionError, SystemExit) as failure:  # stevedore lets these through
-        reason = f"its package fails to import: {type(failure).__name__}: {failure}"
-        raise errors.DriverNotFound(name, reason) from failure
-    complaint = _complaint(name, found)
-    if complaint:
-        raise errors.DriverNotFound(name, f"{offers[0].point.value} {complaint}")
-    return found  # type: ignore[return-value]  # _complaint made sure that it is a class
+def _made(chosen: type[Driver], offer: Offer, home: str, options: Mapping[str, str], support: Support) -> Driver:
+    with offers.Foreign(offer, "cannot be opened", (errors.GraphDriverError, OSError)):
+        return chosen(home, options, support)
 
 
-def _unknown(name: str) -> str:
-    if name == AUTO:
-        return "this name means the automatic choice"
-    return "no installed distribution offers it"
-
-
-def _complaint(name: str, found: object) -> str:
-    """Say in what way an object is no driver of this contract; empty when it is one."""
-    if not (isinstance(found, type) and issubclass(found, Driver)):
-        return "is not a subclass of graphdrivers.Driver"
-    if found.contract != CONTRACT_VERSION:
-        return f"is built for version {found.contract} of the driver contract; this is version {CONTRACT_VERSION}"
-    missing = sorted(getattr(found, "__abstractmethods__", ()))
-    if missing:
-        return f"lacks {', '.join(missing)}"
-    if getattr(found, "name", None) != name:
-        return f"calls itself {getattr(found, 'name', None)!r}"
-    falsy = [method for method in ("__bool__", "__len__") if hasattr(found, method)]
-    if falsy:
-        return f"defines {falsy[0]}: a driver that can be false is mistaken for a missing one"
-    return ""
-
-
-def _opened(
-    chosen: type[Driver], home: str, options: Mapping[str, str], refused: tuple[errors.GraphDriverError, ...]
-) -> Driver:
-    opened = chosen(home, options, chosen.probe(home, options))
-    opened.refused = refused
-    return opened
-
-
-def _automatic(root: str, options: Mapping[str, str], offers: Mapping[str, Sequence[_Offer]]) -> Driver:
+def _automatic(root: str, options: Mapping[str, str], installed: Mapping[str, Sequence[Offer]]) -> Driver:
     os.makedirs(root, mode=0o700, exist_ok=True)
     homes = sorted(os.listdir(root))
-    found = tuple(name for name in homes if _holds_layers(os.path.join(root, name), offered=name in offers))
+    found = tuple(name for name in homes if _holds_layers(os.path.join(root, name), offered=name in installed))
     if len(found) > 1:
         raise errors.PriorDriverState(root, found, AUTO)
     if found:
-        chosen = _driver_class(found[0], offers.get(found[0], ()))
-        return _opened(chosen, os.path.join(root, found[0]), options, ())
-    return _best(root, options, offers)
+        chosen, offer = offers.driver_class(found[0], installed.get(found[0], ()))
+        return _opened(chosen, offer, os.path.join(root, found[0]), options)
+    return _best(root, options, installed)
 
 
-def _best(root: str, options: Mapping[str, str], offers: Mapping[str, Sequence[_Offer]]) -> Driver:
-    """Open the first driver by rank that works; a package that fails to import has no rank, so it is refused first."""
+def _best(root: str, options: Mapping[str, str], installed: Mapping[str, Sequence[Offer]]) -> Driver:
+    """Open the first driver by rank that works; one that cannot be loaded has no rank, so it is refused first."""
     refused: list[errors.GraphDriverError] = []
     candidates = []
-    for name in sorted(offers):
+    for name in sorted(installed):
         try:
-            candidates.append(_driver_class(name, offers[name]))
-        except errors.DriverNotFound as error:
+            candidates.append(offers.driver_class(name, installed[name]))
+        except (errors.DriverNotFound, errors.DriverConflict) as error:
             refused.append(error)
-    for chosen in sorted(candidates, key=lambda one: -one.rank):
+    for chosen, offer in sorted(candidates, key=lambda one: -one[0].rank):
         if chosen.rank <= 0:
             continue
+        home = os.path.join(root, chosen.name)
         try:
-            opened = _opened(chosen, os.path.join(root, chosen.name), options, tuple(refused))
-        except errors.DriverUnavailable as error:
+            # Here an OSError too is only this driver's: a program that it lacks is no reason to have none.
+            support = offers.probed(chosen, offer, home, options, (errors.GraphDriverError,))
+            opened = _made(chosen, offer, home, options, support)
+        except (errors.DriverUnavailable, errors.DriverNotFound) as error:
             refused.append(error)
             continue
+        opened.refused = tuple(refused)
         if refused and not opened.support.capabilities.copy_on_write:
             warnings.warn(_fallback(chosen.name, refused), FallbackWarning, stacklevel=4)
         return opened

@@ -104,7 +104,7 @@ class Mount:
     """
 
     type: str
-    """A kernel file-system type, or ``bind``."""
+    """A kernel file-system type, or ``bind``, or ``fuse.PROGRAM`` (see ``graphdrivers.linux.fuse_mount``)."""
 
     source: str
     """What is mounted: a directory, a device, or a label for file systems without a source."""

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from graphdrivers import errors
 from graphdrivers.archive.apply import Target, apply
-from graphdrivers.archive.compare import compare
+from graphdrivers.archive.compare import Lister, compare, every_pair
 from graphdrivers.archive.entries import Difference, Tree
 from graphdrivers.archive.equality import Proof
 from graphdrivers.archive.plain import EmptyTree, PlainTree
@@ -35,8 +35,10 @@ def find_record(driver: Driver, layer: str) -> LayerRecord:
     raise errors.LayerNotFound(layer)
 
 
-def differences(driver: Driver, record: LayerRecord, unchanged: Proof | None = None) -> Iterator[Difference]:
-    """Compare the merged view of any driver's layer with its parent's, both whole.
+def differences(
+    driver: Driver, record: LayerRecord, unchanged: Proof | None = None, pairs: Lister = every_pair
+) -> Iterator[Difference]:
+    """Compare the merged view of any driver's layer with its parent's, both whole unless ``pairs`` knows better.
 
     Both stay mounted, where nobody sees it, until the iterator is at its end or closed.
     """
@@ -45,7 +47,7 @@ def differences(driver: Driver, record: LayerRecord, unchanged: Proof | None = N
         if record.parent is not None:
             lower = stack.enter_context(_view(driver, record.parent))
         upper = stack.enter_context(_view(driver, record.name))
-        yield from compare(lower, upper, unchanged=unchanged)
+        yield from compare(lower, upper, unchanged=unchanged, pairs=pairs)
 
 
 def listed(found: Iterator[Difference]) -> Iterator[Change]:
@@ -99,7 +101,7 @@ class NaiveDiff(Driver):
 
     Layers are read through views, mounted where nobody sees it
     (`graphdrivers.linux.mounts.opened`); the cost is that of walking the whole
-    tree and its parent's. The two hooks, `record` and `unchanged`, make it
+    tree and its parent's. The hooks `record`, `unchanged` and `pairs` make it
     cheaper where a driver knows more.
     """
 
@@ -114,6 +116,10 @@ class NaiveDiff(Driver):
     def unchanged(self, layer: str) -> Proof | None:  # noqa: ARG002 -- for drivers that keep something per layer
         """Return what can prove entries unchanged since the layer was created, or None; see `compare`."""
         return None
+
+    def pairs(self, layer: str) -> Lister:  # noqa: ARG002 -- for drivers that know what was changed
+        """Return what lists the entries that may differ from the parent's; see `compare`."""
+        return every_pair
 
     def apply(
         self,
@@ -145,7 +151,7 @@ class NaiveDiff(Driver):
         return used(self._differences(layer))
 
     def _differences(self, layer: str) -> Iterator[Difference]:
-        return differences(self, self.record(layer), self.unchanged(layer))
+        return differences(self, self.record(layer), self.unchanged(layer), self.pairs(layer))
 
 
 @contextlib.contextmanager

@@ -71,6 +71,11 @@ def steps(block: Block) -> list[Step]:
 
 
 def perform(session: list[Step], folder: pathlib.Path, driver: str) -> None:
+    """Run commands with the program that is tested, which uses one driver; see `run`."""
+    run(session, folder, environment(folder) | {"GRAPHDRIVER_DRIVER": driver})
+
+
+def run(session: list[Step], folder: pathlib.Path, variables: dict[str, str]) -> None:
     """Run commands one after the other in one shell, and assert that each succeeds and prints what the page shows."""
     script = [f"{{ {step.command}\n}}\necho '<done>'" for step in session]
 
@@ -81,7 +86,7 @@ def perform(session: list[Step], folder: pathlib.Path, driver: str) -> None:
             capture_output=True,
             text=True,
             cwd=folder,
-            env=environment(folder) | {"GRAPHDRIVER_DRIVER": driver},
+            env=variables,
         )
     finally:
         for mount in mountinfo.mounted_below(str(folder)):  # of a session that broke off
@@ -90,7 +95,8 @@ def perform(session: list[Step], folder: pathlib.Path, driver: str) -> None:
     assert session
     assert done.returncode == 0, done.stdout + done.stderr
     for step, got in zip(session, done.stdout.split("<done>\n"), strict=False):
-        assert doctest.OutputChecker().check_output(step.output, got, doctest.ELLIPSIS), f"$ {step.command}\n{got}"
+        matches = doctest.OutputChecker().check_output(step.output, got, doctest.ELLIPSIS)
+        assert matches, f"$ {step.command}\n{got}\nis not\n{step.output}\nof\n{done.stdout}"
 
 
 def environment(folder: pathlib.Path) -> dict[str, str]:

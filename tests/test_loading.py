@@ -4,14 +4,14 @@ import os
 import pathlib
 import pickle
 import sys
-import textwrap
 import warnings
 from collections.abc import Iterator
 
 import pytest
+import shelves
 
 import graphdrivers
-from graphdrivers import errors, loading
+from graphdrivers import errors, loading, offers
 from graphdrivers.driver import Driver
 from graphdrivers.model import Capabilities
 
@@ -25,6 +25,7 @@ BODY = """
 
     class Made(Driver):
         name = {name!r}
+        contract = 1
         rank = {rank}
         @classmethod
         def probe(cls, home, options):
@@ -51,13 +52,8 @@ class Shop:
 
     def distribution(self, title: str, offers: dict[str, str], modules: dict[str, str]) -> None:
         """Install a distribution with entry points ``offers`` and source ``modules``."""
-        info = self.path / f"{title.replace('-', '_')}-1.0.dist-info"
-        info.mkdir(parents=True)
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {title}\nVersion: 1.0\n")
         lines = "".join(f"{name} = {target}\n" for name, target in offers.items())
-        (info / "entry_points.txt").write_text(f"[{GROUP}]\n{lines}")
-        for module, source in modules.items():
-            (self.path / f"{module}.py").write_text(textwrap.dedent(source))
+        shelves.put(self.path, title, f"[{GROUP}]\n{lines}", modules)
 
     def driver(self, name: str, *, rank: int = 1, probe: str = "pass", cow: bool = True, **rest: str) -> None:
         """Install a distribution with one driver."""
@@ -71,7 +67,7 @@ def shop(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sh
     """An empty shelf of distributions that is the only one the loader sees."""
     site = tmp_path / "site"
     site.mkdir()
-    monkeypatch.setattr(loading, "GROUP", GROUP)
+    monkeypatch.setattr(offers, "GROUP", GROUP)
     monkeypatch.syspath_prepend(str(site))
     before = set(sys.modules)
     yield Shop(site)
@@ -192,15 +188,19 @@ def test_what_is_no_driver_of_this_contract(shop: Shop, root: str, more: str, re
     with pytest.raises(errors.DriverNotFound) as caught:
         loading.load_driver("zfs", root)
 
-    assert f"made_up_zfs:Made {reason}" in str(caught.value)
+    assert f"made_up_zfs:Made of dist-zfs 1.0 {reason}" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_missing_verb(shop: Shop, root: str) -> None:
     """The verbs that a driver lacks are named."""
-    source = (
-        "from graphdrivers.driver import Driver\nclass Made(Driver):\n    name = 'zfs'\n    def seal(self, layer): ..."
-    )
+    source = """
+        from graphdrivers.driver import Driver
+        class Made(Driver):
+            name = "zfs"
+            contract = 1
+            def seal(self, layer): ...
+    """
     shop.distribution("thin", {"zfs": "made_up_thin:Made"}, {"made_up_thin": source})
 
     with pytest.raises(errors.DriverNotFound, match="lacks apply, changes, create, diff, layers, mounts, probe"):
@@ -339,6 +339,71 @@ def test_list_with_a_root_tells_what_is_usable(shop: Shop, root: str) -> None:
     assert (second.usable, second.engine) == (True, "pretence")
     assert second.capabilities == Capabilities(copy_on_write=True)
     assert not os.path.exists(root)
+
+
+def test_list_of_one_imports_one(shop: Shop) -> None:
+    """Who asks about one driver waits for no other."""
+    shop.driver("a")
+    shop.driver("b")
+
+    (entry,) = loading.list_drivers(only="b")
+
+    assert (entry.name, entry.target) == ("b", "made_up_b:Made")
+    assert "made_up_a" not in sys.modules
+
+
+def test_list_tells_whose_turn_it_is(shop: Shop) -> None:
+    """A package that takes its time to be imported is named before."""
+    told: list[str] = []
+    shop.driver("b")
+    shop.distribution("broken", {"a": "made_up_broken:Made"}, {"made_up_broken": "import no_such_module"})
+
+    loading.list_drivers(progress=told.append)
+
+    assert told == ["a", "b"]
+
+
+def test_one_distribution_that_is_there_twice(
+    shop: Shop, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first on the path counts, as for imports: what another version left behind further down is no conflict."""
+    older = Shop(tmp_path / "older")
+    older.driver("zfs", module="made_up_older")
+    shop.driver("zfs")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(older.path)])
+
+    (entry,) = loading.list_drivers()
+
+    assert (entry.target, entry.error) == ("made_up_zfs:Made", "")
+
+
+@pytest.mark.parametrize("trouble", ["ENOSPC", "EIO", "EMFILE"])
+def test_auto_stops_where_the_machine_is_in_trouble(shop: Shop, root: str, trouble: str) -> None:
+    """A full or failing disk is no reason to begin anew with another driver."""
+    shop.driver("a", rank=9, probe=f"import errno; raise OSError(errno.{trouble}, 'trouble')")
+    shop.driver("b", rank=1)
+
+    with pytest.raises(OSError, match="trouble"):
+        loading.load_driver("auto", root)
+
+
+def test_auto_passes_over_a_probe_that_lacks_something(shop: Shop, root: str) -> None:
+    """A missing program that the probe did not think of is that driver's matter alone."""
+    shop.driver("a", rank=9, probe="import subprocess; subprocess.run(['no-such-program'])")
+    shop.driver("b", rank=1)
+
+    opened = loading.load_driver("auto", root)
+
+    assert opened.name == "b"
+    assert "dist-a 1.0 has a probe that fails: FileNotFoundError" in str(opened.refused[0])
+
+
+def test_by_name_an_error_of_the_system_is_passed_on(shop: Shop, root: str) -> None:
+    """Who named the driver gets what the system said, and not that the driver is missing."""
+    shop.driver("a", probe="import errno; raise OSError(errno.EACCES, 'closed')")
+
+    with pytest.raises(PermissionError):
+        loading.load_driver("a", root)
 
 
 def test_list_shows_both_sides_of_a_conflict(shop: Shop) -> None:

@@ -47,7 +47,7 @@ class Attributes:
         self.keeps_owner = capabilities.ownership
         self.records = dialect.records_owners
         umask = current_umask()
-        self.touchy = umask | stat.S_ISUID | stat.S_ISGID
+        self.touchy = umask | stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX
         """Mode bits that creating a file does not give it reliably."""
         self._bound = owners.is_bound()
         needed = owners.needed_bits(stat.S_IFREG) if self.records and self._bound else 0

@@ -19,14 +19,29 @@ from graphdrivers.model import ChangeKind
 
 _ADDED, _MODIFIED, _DELETED = ChangeKind.ADDED, ChangeKind.MODIFIED, ChangeKind.DELETED
 
-_Pair = tuple[Node | None, Node | None]
+Pair = tuple[Node | None, Node | None]
 """Both sides of one name, lower and upper; not both None."""
 
-_Lister = Callable[[Directory | None, Directory], list[_Pair]]
-"""Gives the pairs of one directory that may differ, deletions first, sorted."""
+Lister = Callable[[Directory | None, Directory], list[Pair]]
+"""Gives the pairs of one directory that may differ, deletions first, sorted.
+
+Among them is every name that leads to a difference further down, and every name
+of a file that has several and of which one was changed or added.
+"""
 
 
-def compare(lower: Tree, upper: Tree, *, unchanged: Proof | None = None) -> Iterator[Difference]:
+def every_pair(lower: Directory | None, upper: Directory) -> list[Pair]:
+    """Give all pairs of one directory: the `Lister` for where nothing is known."""
+    if lower is None:
+        return [(None, node) for node in upper.scan()]
+    old = {node.name: node for node in lower.scan()}
+    pairs: list[Pair] = [(old.pop(node.name, None), node) for node in upper.scan()]
+    return [*((node, None) for node in old.values()), *pairs] if old else pairs
+
+
+def compare(
+    lower: Tree, upper: Tree, *, unchanged: Proof | None = None, pairs: Lister = every_pair
+) -> Iterator[Difference]:
     """Give what has to be done to ``lower`` to make it ``upper``.
 
     What counts as a change is said in `graphdrivers.archive.equality.same`. A
@@ -43,11 +58,12 @@ def compare(lower: Tree, upper: Tree, *, unchanged: Proof | None = None) -> Iter
         lower: the old state.
         upper: the new state.
         unchanged: spares the reading of xattrs and contents where it says yes.
+        pairs: spares the looking at what cannot differ.
 
     Raises (while iterating):
         OSError: something cannot be read, or changed under our hands.
     """
-    return _Comparison(lower, upper, _list_both, unchanged).differences()
+    return _Comparison(lower, upper, pairs, unchanged).differences()
 
 
 def compare_layer(upper: Branch, lower: Union | EmptyTree) -> Iterator[Difference]:
@@ -72,19 +88,11 @@ def compare_layers(uppers: Sequence[Branch], lower: Union | EmptyTree) -> Iterat
         yield from _Comparison(lower, merged, _list_layers, None).differences()
 
 
-def _list_both(lower: Directory | None, upper: Directory) -> list[_Pair]:
-    if lower is None:
-        return [(None, node) for node in upper.scan()]
-    old = {node.name: node for node in lower.scan()}
-    pairs: list[_Pair] = [(old.pop(node.name, None), node) for node in upper.scan()]
-    return [*((node, None) for node in old.values()), *pairs] if old else pairs
-
-
-def _list_layers(lower: Directory | None, upper: Directory) -> list[_Pair]:
+def _list_layers(lower: Directory | None, upper: Directory) -> list[Pair]:
     if not isinstance(upper, UnionDirectory) or not upper.in_place:
-        return _list_both(lower, upper)
-    deletions: list[_Pair] = []
-    pairs: list[_Pair] = []
+        return every_pair(lower, upper)
+    deletions: list[Pair] = []
+    pairs: list[Pair] = []
     for name, node in upper.own():
         old = None if lower is None else lower.lookup(name)
         if node is not None:
@@ -99,7 +107,7 @@ class _Frame:
 
     __slots__ = ("length", "lower", "pairs", "pending", "upper")
 
-    def __init__(self, length: int, lower: Directory | None, upper: Directory, pairs: list[_Pair]) -> None:
+    def __init__(self, length: int, lower: Directory | None, upper: Directory, pairs: list[Pair]) -> None:
         self.length = length
         """Of its path, with the slash behind it; kept instead of the path for the sake of very deep trees."""
         self.lower = lower
@@ -117,7 +125,7 @@ class _Frame:
 class _Walk:
     """Goes through all pairs of two trees, deep ones without recursion."""
 
-    def __init__(self, lister: _Lister) -> None:
+    def __init__(self, lister: Lister) -> None:
         self.frames: list[_Frame] = []
         self.pending: tuple[Node, Node] | None = None
         """Set by the consumer, on a directory: what to keep for when something in it differs."""
@@ -128,7 +136,7 @@ class _Walk:
         """Return the path of an entry of the present directory."""
         return bytes(self._path) + name
 
-    def pairs(self, lower: Directory | None, upper: Directory) -> Iterator[_Pair]:
+    def pairs(self, lower: Directory | None, upper: Directory) -> Iterator[Pair]:
         """Give the pairs below two directories (which are closed at the end), directories before their content."""
         try:
             self._push(b"", lower, upper)
@@ -177,7 +185,7 @@ class _Walk:
 class _Comparison:
     """One comparison of two trees."""
 
-    def __init__(self, lower: Tree, upper: Tree, lister: _Lister, unchanged: Proof | None) -> None:
+    def __init__(self, lower: Tree, upper: Tree, lister: Lister, unchanged: Proof | None) -> None:
         self._lower = lower
         self._upper = upper
         self._lister = lister

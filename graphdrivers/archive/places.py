@@ -209,8 +209,10 @@ def _born_group(root: int) -> int:
         fd = os.open(b".", os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=root)
     except OSError:  # not every file system has O_TMPFILE
         name = b".graphdrivers-" + os.urandom(8).hex().encode()
+        before = os.fstat(root)
         fd = os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=root)
         os.unlink(name, dir_fd=root)
+        os.utime(root, ns=(before.st_atime_ns, before.st_mtime_ns))  # they are read next, to be put back at the end
     try:
         return os.fstat(fd).st_gid
     finally:

@@ -68,8 +68,8 @@ class Layer:
 
     def marks(self) -> tuple[bool, bytes | None]:
         """Say whether this directory is opaque, and where its redirect leads, if it has one."""
-        if self.dialect.marker_names:
-            return self.handle.lstat(OPAQUE_NAME) is not None, None
+        if self.dialect.marker_names and self.handle.lstat(OPAQUE_NAME) is not None:
+            return True, None
         if not self.dialect.devices:
             return False, None
         fd = self.handle.fd()

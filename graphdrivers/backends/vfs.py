@@ -39,6 +39,7 @@ class VfsDriver(NaiveDiff):
     """One plain directory tree per layer."""
 
     name: ClassVar[str] = NAME
+    contract: ClassVar[int] = 1
     rank: ClassVar[int] = 1
 
     def __init__(self, home: str, options: Mapping[str, str], support: Support) -> None:

@@ -1,19 +1,22 @@
-"""One driver in a fresh root, with what the workloads work on, and the clock that they start."""
+"""One driver in a fresh root, with what the workloads stand on."""
 
-import contextlib
-import io
+import itertools
 import os
-import tarfile
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import attrs
 
 from graphdrivers import errors, loading
-from graphdrivers.linux import mounts, trees
+from graphdrivers.bench.contents import File, write_tar
+from graphdrivers.bench.instruments import Instruments
+from graphdrivers.bench.readings import Readings
+from graphdrivers.bench.sizes import Sizes
+from graphdrivers.linux import durable, filesystems, trees
 
-LARGE_FILE = 32 << 20
-"""Bytes of the file that `Bed.large` holds."""
+_GROUND_PATIENCE = 10
+"""How many times the patience of a sample making the ground may take."""
 
 
 @attrs.frozen
@@ -30,17 +33,28 @@ class Bed:
     """A driver, alone in its folder, and the layers that workloads share.
 
     What several samples can share is made once, when it is first asked for, and
-    sealed; what a sample changes is a child of that.
+    sealed; what a sample changes is a child of that. `readings` are those of
+    the sample that is being taken.
     """
 
-    def __init__(self, name: str, folder: str, image: Sequence[Tar], files: int, options: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        name: str,
+        folder: str,
+        image: Sequence[Tar],
+        *,
+        sizes: Sizes,
+        instruments: Instruments,
+        options: Mapping[str, str] = loading.NO_OPTIONS,
+    ) -> None:
         """Open driver ``name`` in ``folder``, which exists and is empty.
 
         Args:
             name: of the driver.
             folder: absolute; the caller removes it.
             image: its layers, the base first.
-            files: how many small files a workload makes.
+            sizes: how much work a sample is.
+            instruments: what is measured with.
             options: for the driver.
 
         Raises:
@@ -49,63 +63,50 @@ class Bed:
         self.name = name
         self.folder = folder
         self.image = image
-        self.files = files
+        self.sizes = sizes
+        self.instruments = instruments
         self.driver = loading.load_driver(name, os.path.join(folder, name), options)
-        self.elapsed = 0.0
+        self.readings = Readings()
         self._made: dict[str, str] = {}
-        self._count = 0
+        self._numbers = itertools.count(1)
         self._stack: list[str] = []
 
     def close(self) -> None:
-        """Let go of the driver; its files stay."""
-        self.driver.close()
+        """Remove every layer, in the driver's own way, and let go of the driver; nothing is mounted any more."""
+        try:
+            self.driver.settle()
+            for record in list(self.driver.layers()):
+                self.driver.remove(record.name)
+        finally:
+            self.driver.close()
 
-    @contextlib.contextmanager
-    def clock(self) -> Iterator[None]:
-        """Add the time that the block takes to `elapsed` [s]."""
-        start = time.perf_counter()
-        yield
-        self.elapsed += time.perf_counter() - start
+    def begin(self) -> None:
+        """Begin a sample: nothing is read yet."""
+        self.readings = Readings()
 
-    @property
-    def loops(self) -> int:
-        """How often to repeat what takes microseconds on a driver that copies nothing."""
-        return 10 if self.driver.support.capabilities.copy_on_write else 1
+    def times(self, count: int) -> Iterator[int]:
+        """Count to ``count``, once at least, as long as the patience lasts."""
+        start = time.monotonic()
+        for number in range(count):
+            yield number
+            if time.monotonic() - start > self.sizes.patience:
+                return
 
     def unused(self) -> str:
-        """Give a layer name that was never given before."""
-        self._count += 1
-        return f"bench-{self._count}"
+        """Give a layer name that was never given before; threads may ask at once."""
+        return f"bench-{next(self._numbers)}"
 
-    @contextlib.contextmanager
-    def child(self, parent: str | None) -> Iterator[str]:
-        """Make a writable layer over ``parent`` that is removed when the block ends."""
-        layer = self.unused()
-        self.driver.create(layer, parent)
-        try:
-            yield layer
-        finally:
-            self.driver.remove(layer)
+    def place(self, layer: str) -> str:
+        """Make the folder that a layer is mounted on."""
+        target = os.path.join(self.folder, f"at-{layer}")
+        os.mkdir(target)
+        return target
 
-    @contextlib.contextmanager
-    def merged(self, layer: str, *, view: bool = False) -> Iterator[str]:
-        """Give the path of a layer's merged tree, mounted where that is needed until the block ends."""
-        plan = self.driver.mounts(layer, view=view)
-        plain = mounts.plain_directory(plan)
-        if plain is not None:
-            yield plain
-        else:
-            target = os.path.join(self.folder, "merged")
-            os.makedirs(target, exist_ok=True)
-            mounts.attach(plan, target)
-            try:
-                yield target
-            finally:
-                mounts.detach(target)
-        self.driver.settle(layer)
+    def apply_image(self, row: str | None = None) -> list[str]:
+        """Unpack the image into new layers, sealed; give them, the base first.
 
-    def apply_image(self) -> list[str]:
-        """Unpack the image into new layers, sealed and timed (apply alone); give them, the base first.
+        Args:
+            row: what the time of the unpacking alone is counted for.
 
         Raises:
             DigestMismatch: the driver read something else than the image.
@@ -115,78 +116,72 @@ class Bed:
             layer = self.unused()
             self.driver.create(layer, layers[-1] if layers else None)
             layers.append(layer)
-            with open(tar.path, "rb") as file, self.clock():
+            start = time.perf_counter()
+            with open(tar.path, "rb") as file:
                 applied = self.driver.apply(layer, file)
+            if row:
+                self.readings.add(row, time.perf_counter() - start, operations=int(tar is self.image[0]))
             if applied.diff_id != tar.diff_id:
                 raise errors.DigestMismatch(f"layer applied by {self.name}", tar.diff_id, applied.diff_id)
             self.driver.seal(layer)
         return layers
 
-    def base(self) -> str:
+    def image_layer(self) -> str:
         """Give the top layer of the image."""
         return self._once("image", lambda: self.apply_image()[-1])
 
-    def edited(self) -> str:
-        """Give a layer over the image with new, changed and deleted files: `files` of them."""
-        return self._once("edited", self._make_edited)
-
-    def large(self) -> str:
-        """Give a sealed layer with one file ``large`` of `LARGE_FILE` bytes."""
-        return self._once("large", lambda: self._applied(None, {"large": b"\0\1\2\3" * (LARGE_FILE // 4)}))
+    def ground(self, what: str, files: Callable[[], Iterable[File]]) -> str:
+        """Give a sealed layer without a parent that holds these files, made when it is first asked for."""
+        return self._once(what, lambda: self.applied(None, files()))
 
     def stack(self, depth: int) -> str:
-        """Give the top of a stack of ``depth`` sealed layers, each with one small file (``file-1`` at the bottom)."""
+        """Give the top of a stack of ``depth`` sealed layers, each with one small file (``file-1`` at the bottom).
+
+        Raises:
+            ChainTooDeep: the driver cannot.
+            TimeoutError: making it takes longer than patience has.
+        """
+        deadline = time.monotonic() + self.sizes.patience * _GROUND_PATIENCE
         while len(self._stack) < depth:
+            if time.monotonic() > deadline:
+                text = f"making {depth} layers takes longer than there is time for: {len(self._stack)} were made"
+                raise TimeoutError(text)
             number = len(self._stack) + 1
-            content = {f"file-{number}": b"%d\n" % number}
-            self._stack.append(self._applied(self._stack[-1] if self._stack else None, content))
+            parent = self._stack[-1] if self._stack else None
+            self._stack.append(self.applied(parent, [File(f"file-{number}", 100)]))
         return self._stack[depth - 1]
 
-    def disk(self) -> int:
-        """Measure the bytes allocated below the driver's home."""
+    def disk(self) -> float:
+        """Measure the bytes that the driver has taken; only differences mean something.
+
+        A driver that copies nothing is asked what each layer holds by itself;
+        where whole trees are copied they are walked, and where those share
+        blocks (reflinks) the free space of the file system is asked for.
+        """
+        can = self.driver.support.capabilities
+        if can.copy_on_write:
+            return sum(self.driver.usage(record.name).disk for record in self.driver.layers())
         descriptor = os.open(self.driver.home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            return trees.usage(descriptor)[2]
+            if not can.reflink:
+                return trees.usage(descriptor)[2]
+            durable.syncfs(descriptor)
+            return -filesystems.free_bytes(descriptor)
         finally:
             os.close(descriptor)
 
     def _once(self, what: str, make: Callable[[], str]) -> str:
         if what not in self._made:
-            before = self.elapsed
             self._made[what] = make()
-            self.elapsed = before  # making the ground is nobody's sample
         return self._made[what]
 
-    def _applied(self, parent: str | None, content: Mapping[str, bytes]) -> str:
+    def applied(self, parent: str | None, files: Iterable[File]) -> str:
         """Make a sealed layer of files, by a tar: that needs no mount."""
         layer = self.unused()
         self.driver.create(layer, parent)
-        buffer = io.BytesIO()
-        with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
-            for name, data in content.items():
-                member = tarfile.TarInfo(name)
-                member.size = len(data)
-                tar.addfile(member, io.BytesIO(data))
-        buffer.seek(0)
-        self.driver.apply(layer, buffer)
+        with tempfile.TemporaryFile(dir=self.folder) as buffer:
+            write_tar(files, buffer)
+            buffer.seek(0)
+            self.driver.apply(layer, buffer)
         self.driver.seal(layer)
         return layer
-
-    def _make_edited(self) -> str:
-        layer = self.unused()
-        self.driver.create(layer, self.base())
-        with self.merged(layer) as root:
-            write_files(os.path.join(root, "bench.new"), self.files)
-            for name in sorted(os.listdir(root))[:3]:
-                os.utime(os.path.join(root, name), ns=(0, 1), follow_symlinks=False)
-        self.driver.seal(layer)
-        return layer
-
-
-def write_files(folder: str, count: int) -> None:
-    """Make ``count`` files of 1 KiB in ``folder``, a hundred to a directory."""
-    for number in range(count):
-        if number % 100 == 0:
-            os.makedirs(os.path.join(folder, str(number // 100)))
-        with open(os.path.join(folder, str(number // 100), f"file-{number}"), "wb", buffering=0) as file:
-            file.write(b"%1024d" % number)

@@ -1,85 +1,116 @@
-"""Two measurements of one machine, before and after."""
+"""A measurement beside earlier ones of the same machine."""
 
-import json
-from collections.abc import Mapping
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
 
-from graphdrivers.bench import report
+from graphdrivers.bench.document import Document
+from graphdrivers.bench.results import can_differ
 
-_SAME_MACHINE = ("cpu", "cpus", "memory", "filesystem", "architecture")
+_SAME_MACHINE = ("cpu", "cpus", "memory", "architecture", "kernel", "governor")
 """Facts without which a comparison says little."""
 
-_SAME_QUESTION = ("image", "image_size", "files")
+_SAME_QUESTION = ("image", "image_size", "sizes", "database", "memory")
 """Settings that change the numbers."""
 
 
 @attrs.frozen
-class Compared:
-    """One workload on one driver, then and now."""
+class Change:
+    """One row on one driver, against one earlier measurement or the range of several."""
 
     workload: str
+    row: str
     title: str
     driver: str
     unit: str
     before: float
-    """Median then."""
+    """Median then; of several measurements, their medians' median."""
     now: float
-    """Median now."""
+    ratio: float
+    """Now to then."""
+    low: float
+    high: float
+    """Bounds of the ratio: the ends of the two intervals that make it least and greatest."""
     verdict: str
-    """``faster`` or ``slower`` (``smaller``, ``larger``) where the intervals are apart, else ``same``."""
+    """``faster`` or ``slower`` (``smaller``, ``larger``) where the intervals are apart, ``same`` where they are not,
+    ``unsure`` where there are too few samples to tell."""
+    regressed: bool
+    """More than the tolerance slower (larger) than in every earlier measurement, and that is sure."""
 
 
-def read(path: str) -> dict[str, Any]:
-    """Read a document that `report` describes.
+def compare(before: Sequence[Document], now: Document, tolerance: float) -> list[Change]:
+    """Give what all documents measured, in the order of the latest.
 
-    Raises:
-        ValueError: it is none, or of a newer schema; the text says which.
+    Args:
+        before: one or more; a row counts as changed where it did against each of them.
+        now: the latest.
+        tolerance: by how much, as a part, something may get worse.
     """
-    with open(path, encoding="utf-8") as file:
-        found = json.load(file)
-    if not isinstance(found, dict) or found.get("kind") != report.KIND:
-        raise ValueError(f"it is no document of kind {report.KIND!r}")
-    if found.get("schema") != report.SCHEMA:
-        raise ValueError(f"its schema is {found.get('schema')!r}, not {report.SCHEMA}")
-    return found
+    earlier = [_measured(document) for document in before]
+    titles = {(one["name"], row["name"]): row["title"] for one in now["workloads"] for row in one["rows"]}
+    return [
+        _change(one, then, titles[one["workload"], one["row"]], tolerance)
+        for key, one in _measured(now).items()
+        if (then := [document[key] for document in earlier if key in document])
+    ]
 
 
-def compare(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Compared]:
-    """Give what both documents measured, in the order of the later one."""
-    old = {(one["workload"], one["driver"]): one for one in before["results"] if one["median"] is not None}
-    compared = []
-    for one in now["results"]:
-        then = old.get((one["workload"], one["driver"]))
-        if then is not None and one["median"] is not None:
-            compared.append(
-                Compared(
-                    one["workload"],
-                    one["title"],
-                    one["driver"],
-                    one["unit"],
-                    then["median"],
-                    one["median"],
-                    _verdict(then, one),
-                )
-            )
-    return compared
+def _measured(document: Document) -> dict[tuple[str, str, str], Mapping[str, Any]]:
+    return {
+        (one["workload"], one["row"], one["driver"]): one for one in document["results"] if one["median"] is not None
+    }
 
 
-def doubts(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Say what else changed between the two: each makes the comparison worth less."""
-    changed = []
+def _change(now: Mapping[str, Any], then: Sequence[Mapping[str, Any]], title: str, tolerance: float) -> Change:
+    before = statistics.median(one["median"] for one in then)
+    low = min(_quotient(now["low"], one["high"]) for one in then)
+    high = max(_quotient(now["high"], one["low"]) for one in then)
+    sure = now["unit"] != "s" or all(can_differ(len(now["samples"]), len(one["samples"])) for one in then)
+    return Change(
+        workload=now["workload"],
+        row=now["row"],
+        title=title,
+        driver=now["driver"],
+        unit=now["unit"],
+        before=before,
+        now=now["median"],
+        ratio=_quotient(now["median"], before),
+        low=low,
+        high=high,
+        verdict=_verdict(low, high, now["unit"]) if sure else "unsure",
+        regressed=sure and low > 1 + tolerance,
+    )
+
+
+def _quotient(value: float, other: float) -> float:
+    """Divide; nothing to nothing is the same, and JSON has no infinity."""
+    if not other:
+        return 1.0 if not value else 1e9
+    return value / other
+
+
+def _verdict(low: float, high: float, unit: str) -> str:
+    less, more = ("faster", "slower") if unit == "s" else ("smaller", "larger")
+    if high < 1:
+        return less
+    return more if low > 1 else "same"
+
+
+def doubts(before: Document, now: Document) -> Iterator[str]:
+    """Say what else changed between two measurements: each makes the comparison worth less."""
     for part, keys in (("facts", _SAME_MACHINE), ("settings", _SAME_QUESTION)):
         for key in keys:
-            then, here = before[part].get(key), now[part].get(key)
-            if then != here:
-                changed.append(f"{key} was {then!r} and is {here!r}")
-    return changed
+            yield from _doubt(key, before[part].get(key), now[part].get(key))
+    places = {one["name"]: one["place"]["filesystem"] for one in before["drivers"]}
+    for one in now["drivers"]:
+        if one["name"] in places:
+            yield from _doubt(f"file system of {one['name']}", places[one["name"]], one["place"]["filesystem"])
+    for document, when in ((before, "before"), (now, "now")):
+        yield from (f"disturbed {when}: {complaint}" for complaint in document["disturbed"])
 
 
-def _verdict(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    less, more = ("faster", "slower") if now["unit"] == "s" else ("smaller", "larger")
-    if now["high"] < then["low"]:
-        return less
-    return more if now["low"] > then["high"] else "same"
+def _doubt(what: str, then: object, here: object) -> Iterator[str]:
+    if then != here:
+        yield f"{what} was {then!r} and is {here!r}"

@@ -1,189 +1,141 @@
-"""Run workloads on several drivers in turn, and always clean up.
+"""Run workloads on several drivers in turn.
 
-Samples are taken in rounds, one driver after the other (A B A B), so that a
-machine that gets slower or faster meanwhile does it to all of them. The first
-round of each workload warms up and is thrown away.
+Samples are taken in rounds: every workload once, on one driver after the other
+(A B C A B C), so that a machine that gets slower or faster meanwhile does it to
+all of them. The first round warms up and does not count. Rounds go on until
+every median is sure enough or the budget is used up.
 """
 
-import contextlib
-import os
-import signal
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import attrs
 
 from graphdrivers import errors
-from graphdrivers.archive import compression
-from graphdrivers.bench.bed import Bed, Tar
-from graphdrivers.bench.workloads import Workload
-from graphdrivers.images.image import Image
-from graphdrivers.linux import mountinfo, mounts, trees
-from graphdrivers.model import Limits
-
-_CHUNK = 1 << 20
-"""Bytes copied at a time."""
-
-SCRATCH_PREFIX = "graphdriver-bench-"
-"""In front of the process number, in the names of scratch folders."""
+from graphdrivers.bench.bed import Bed
+from graphdrivers.bench.disturbance import Watch
+from graphdrivers.bench.results import Results
+from graphdrivers.bench.workload import Workload
 
 Observer = Callable[[str, str, float], None]
 """Called before each sample with the workload's and driver's names, and how much is done (0 to 1)."""
 
 
-@attrs.define
-class Cell:
-    """The samples of one workload on one driver, or why there are none."""
+_FIRST_ROUND = 1.5
+"""How many times the budget the first round may take."""
 
-    workload: Workload
-    driver: str
-    samples: list[float] = attrs.Factory(list)
-    """In the workload's unit, in the order taken, the warm-up left out."""
-    reason: str = ""
-
-
-@attrs.define
-class Results:
-    """What was measured so far; complete or not."""
-
-    cells: list[Cell] = attrs.Factory(list)
-    complete: bool = False
-
-    def cell(self, workload: str, driver: str) -> Cell | None:
-        """Find a cell; ``None`` if it was not reached."""
-        return next((cell for cell in self.cells if (cell.workload.name, cell.driver) == (workload, driver)), None)
+_LEAST = 30.0
+"""Seconds that the first round may take in any case."""
 
 
 @attrs.frozen(kw_only=True)
 class Plan:
-    """What to measure, and for how long."""
+    """What to measure, how sure to be, and for how long."""
 
     workloads: Sequence[Workload]
-    repeats: int = 5
-    """Samples per workload and driver after the warm-up, budget permitting."""
+    repeats: int = 25
+    """Samples per workload and driver after the warm-up, at most."""
+    precision: float = 0.03
+    """Half the width of a median's interval, as a part of it, that is narrow enough."""
     budget: float = 60.0
-    """Seconds for everything; once it is used up, each workload left gets one sample."""
+    """Seconds for everything; the first round may take half as much again, and 30 s at least."""
 
 
-def run(plan: Plan, beds: Sequence[Bed], results: Results, observe: Observer) -> None:
-    """Measure everything into ``results``, which is usable at any moment (after Ctrl-C too).
+@attrs.define
+class _Clock:
+    """How far a run is: the first round counts samples, after it the budget counts."""
+
+    plan: Plan
+    first_round: int
+    """Samples of the first round."""
+    start: float = attrs.Factory(time.monotonic)
+    taken: int = 0
+    lasted: dict[str, float] = attrs.Factory(dict)
+    """Seconds of each workload's latest turn on all drivers."""
+
+    def spent(self) -> float:
+        return time.monotonic() - self.start
+
+    def has_time_for(self, workload: Workload) -> bool:
+        return self.spent() + self.lasted.get(workload.name, 0.0) < self.plan.budget
+
+    def is_hopeless(self) -> bool:
+        return self.spent() > max(self.plan.budget * _FIRST_ROUND, _LEAST)
+
+    def done(self) -> float:
+        """Give the part that is done, 0 to 1."""
+        if not self.taken:
+            return 0.0
+        whole = max(self.plan.budget, self.spent() * self.first_round / min(self.taken, self.first_round))
+        return min(self.spent() / whole, 1.0) if whole else 1.0
+
+
+@attrs.frozen
+class Course:
+    """What a run works with, and where what it finds goes."""
+
+    beds: Sequence[Bed]
+    results: Results
+    watch: Watch
+    observe: Observer
+
+
+def run(plan: Plan, course: Course) -> None:
+    """Measure everything into the results, which are usable at any moment (after Ctrl-C too).
 
     A driver that cannot do a workload, for one of the deliberate errors or a
-    failed system call, keeps the reason in its cell and is left out of that row.
+    failed system call, keeps the reason in its cells and is left out of them.
     """
-    start = time.monotonic()
-    for index, workload in enumerate(plan.workloads):
-        spent = time.monotonic() - start
-        share = max(plan.budget - spent, 0.0) / (len(plan.workloads) - index)
-        rounds = 1 if workload.unit == "B" else plan.repeats + 1
-        row = [Cell(workload, bed.name) for bed in beds]
-        results.cells += row
-        _run_row(list(zip(beds, row, strict=True)), rounds, share, _part(observe, index, len(plan.workloads)))
-    results.complete = True
-
-
-def _part(observe: Observer, index: int, count: int) -> Observer:
-    """Scale the progress of one workload to that of all."""
-    return lambda workload, driver, done: observe(workload, driver, (index + done) / count)
-
-
-def _run_row(row: Sequence[tuple[Bed, Cell]], rounds: int, share: float, observe: Observer) -> None:
-    """Take the samples of one workload: at least one of each driver, more for ``share`` seconds.
-
-    With a single round (sizes do not vary) there is no warm-up.
-    """
-    deadline = time.monotonic() + share
-    for number in range(rounds):
-        for position, (bed, cell) in enumerate(row):
-            if not cell.reason:
-                observe(cell.workload.name, bed.name, (number + position / len(row)) / rounds)
-                _sample(bed, cell, keep=number > 0 or rounds == 1)
-        if number > 0 and time.monotonic() > deadline:
-            break
-
-
-def _sample(bed: Bed, cell: Cell, *, keep: bool) -> None:
-    bed.elapsed = 0.0
+    clock = _Clock(plan, len(plan.workloads) * len(course.beds))
+    cells = course.results.cells
     try:
-        value = cell.workload.run(bed)
-    except (errors.GraphDriverError, OSError) as error:
-        cell.reason = str(error)
-        cell.samples.clear()
-        return
-    if keep:
-        cell.samples.append(value)
-
-
-@contextlib.contextmanager
-def scratch(parent: str) -> Iterator[str]:
-    """Give a new private folder in ``parent``; at exit all mounts in it are undone and it is removed.
-
-    The clean-up cannot be interrupted by signals.
-
-    Raises:
-        OSError: what could not be cleaned up, named.
-    """
-    folder = tempfile.mkdtemp(prefix=f"{SCRATCH_PREFIX}{os.getpid()}-", dir=parent)
-    try:
-        yield folder
+        for number in range(plan.repeats + 1):
+            if not _round(number, clock, course):
+                break
     finally:
-        with _uninterrupted():
-            for mount in reversed(mountinfo.mounted_below(folder)):
-                mounts.detach(mount.target, lazy=True)
-            parent_fd = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                trees.remove_tree(parent_fd, os.fsencode(os.path.basename(folder)))
-            finally:
-                os.close(parent_fd)
+        for cell in cells:
+            cell.finish(warmed_up=not cell.workload.once)
+    course.results.complete = True
 
 
-@contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Hold back Ctrl-C and SIGTERM until the block has ended."""
-    held = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, held)
-
-
-@contextlib.contextmanager
-def beds(
-    names: Sequence[str], folder: str, image: Sequence[Tar], files: int, options: Mapping[str, str]
-) -> Iterator[tuple[list[Bed], dict[str, errors.GraphDriverError]]]:
-    """Open one bed per driver below ``folder``; give those that opened, and why the others did not."""
-    opened: list[Bed] = []
-    refused: dict[str, errors.GraphDriverError] = {}
-    with contextlib.ExitStack() as stack:
-        for name in names:
-            place = os.path.join(folder, name)
-            os.mkdir(place, 0o700)
-            try:
-                bed = Bed(name, place, image, files, options)
-            except (errors.DriverUnavailable, errors.DriverNotFound, errors.DriverConflict) as error:
-                refused[name] = error
+def _round(number: int, clock: _Clock, course: Course) -> bool:
+    """Take a sample of all that needs one; say whether any was taken."""
+    before = clock.taken
+    for workload in clock.plan.workloads:
+        if not number:
+            course.results.begin(workload, [bed.name for bed in course.beds])
+        elif workload.once or not clock.has_time_for(workload):
+            continue
+        start = clock.spent()
+        for bed in course.beds:
+            cells = course.results.of(workload, bed.name)
+            if number and all(cell.is_narrow(clock.plan.precision) for cell in cells):
                 continue
-            stack.callback(bed.close)
-            opened.append(bed)
-        yield opened, refused
+            if clock.is_hopeless():
+                for cell in cells:
+                    cell.refuse("there was no time left: give it more with --budget")
+                continue
+            course.observe(workload.name, bed.name, clock.done())
+            _sample(workload, bed, course, warm_up=not number)
+            clock.taken += 1
+        clock.lasted[workload.name] = clock.spent() - start
+    return clock.taken > before
 
 
-def unpacked(image: Image, folder: str) -> list[Tar]:
-    """Decompress the layers of an image into ``folder``, for every driver to read the same bytes.
-
-    Raises:
-        DigestMismatch, ArchiveError: the image is damaged.
-    """
-    tars = []
-    for number, layer in enumerate(image.layers):
-        path = os.path.join(folder, f"layer-{number}.tar")
-        with (
-            image.open_layer(layer) as stored,
-            contextlib.closing(compression.open_plain(stored, Limits())) as plain,
-            open(path, "wb", buffering=0) as file,
-        ):
-            while chunk := plain.read(_CHUNK):
-                file.write(chunk)
-        tars.append(Tar(path, layer.diff_id, os.path.getsize(path)))
-    return tars
+def _sample(workload: Workload, bed: Bed, course: Course, *, warm_up: bool) -> None:
+    cells = course.results.of(workload, bed.name)
+    disturbed = course.watch.look()
+    bed.begin()
+    try:
+        workload.take(bed)
+    except (errors.GraphDriverError, OSError) as error:
+        for cell in cells:
+            cell.refuse(str(error))
+        return
+    taken = bed.readings.taken()
+    for cell in cells:
+        reading = taken.get(cell.row.name)
+        if reading is not None:
+            cell.add(reading, warm_up=warm_up, disturbed=disturbed)
+        else:
+            cell.refuse(bed.readings.refused.get(cell.row.name, "it was not measured"))

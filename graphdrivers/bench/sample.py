@@ -20,9 +20,6 @@ from graphdrivers.archive.writer import TarWriter
 from graphdrivers.images.descriptors import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, REF_NAME, Platform
 from graphdrivers.model import Progress
 
-SIZE_MAX = 60 << 20
-"""Bytes of files in the lowest layer; a file that would pass it is left out."""
-
 REFERENCE = "sample:latest"
 """What the image is called in the layout."""
 
@@ -113,11 +110,12 @@ class _Layer:
             self._progress(self._written)
 
 
-def build_sample(directory: str, *, progress: Progress | None = None) -> str:
+def build_sample(directory: str, *, size_max: int = 60 << 20, progress: Progress | None = None) -> str:
     """Build the image as an OCI layout, for `graphdrivers.images.opening.open_image`.
 
     Args:
         directory: a new folder to make it in.
+        size_max: bytes of files in the lowest layer; a file that would pass it is left out.
         progress: called with the uncompressed bytes written of the present layer; it starts again with each.
 
     Returns:
@@ -127,7 +125,7 @@ def build_sample(directory: str, *, progress: Progress | None = None) -> str:
         FileExistsError: it exists already.
     """
     os.makedirs(os.path.join(directory, "blobs", "sha256"))
-    sources = list(_standard_library(sysconfig.get_path("stdlib")))
+    sources = list(_standard_library(sysconfig.get_path("stdlib"), size_max))
     layers, diff_ids = [], []
     for number, fill in enumerate((_fill_base, _fill_edits, _fill_removals)):
         descriptor, diff_id = _add_layer(directory, number, fill, sources, progress)
@@ -137,9 +135,8 @@ def build_sample(directory: str, *, progress: Progress | None = None) -> str:
     return directory
 
 
-def _standard_library(root: str) -> Iterator[_Source]:
+def _standard_library(root: str, left: int) -> Iterator[_Source]:
     """Give its files and symbolic links, sorted, up to the size limit."""
-    left = SIZE_MAX
     for folder, folders, files in os.walk(root):
         folders[:] = sorted(set(folders) - _SKIPPED)
         for file in sorted(files):

@@ -1,185 +1,242 @@
-"""What is measured: each workload is one function that starts the bed's clock around what counts.
+"""What is measured: ten workloads, each a value composed of steps."""
 
-Everything outside the clock (creating what is worked on, cleaning up) is free.
-"""
-
-import os
-import stat
-from collections.abc import Callable
-
-import attrs
-
-from graphdrivers.bench.bed import Bed, write_files
-from graphdrivers.linux import mounts
-
-_CHUNK = 1 << 20
-"""Bytes read at a time."""
-
-DEPTHS = (2, 10, 50, 100)
-"""Layers in the stacks that are measured, the writable one included."""
-
-
-@attrs.frozen
-class Workload:
-    """One row of the report."""
-
-    name: str
-    title: str
-    """What is timed, for people."""
-    run: Callable[[Bed], float]
-    """Take one sample, in `unit`."""
-    unit: str = "s"
-    """``s`` for seconds per operation, ``B`` for bytes."""
-
-
-def apply(bed: Bed) -> float:
-    """Unpack all layers of the image from uncompressed tars on disk."""
-    for layer in reversed(bed.apply_image()):
-        bed.driver.remove(layer)
-    return bed.elapsed
-
-
-def diff(bed: Bed) -> float:
-    """Read the diff of a layer with many new files to its end."""
-    layer = bed.edited()
-    with bed.clock(), bed.driver.diff(layer) as tar:
-        while tar.read(_CHUNK):
-            pass
-    return bed.elapsed
-
-
-def changes(bed: Bed) -> float:
-    """List what that layer changes."""
-    layer = bed.edited()
-    with bed.clock():
-        for _change in bed.driver.changes(layer):
-            pass
-    return bed.elapsed
-
-
-def mount(bed: Bed) -> float:
-    """Plan, mount, unmount and settle a child of the image."""
-    target = os.path.join(bed.folder, "merged")
-    os.makedirs(target, exist_ok=True)
-    with bed.child(bed.base()) as layer:
-        for _ in range(bed.loops):
-            with bed.clock():
-                plan = bed.driver.mounts(layer)
-                if mounts.plain_directory(plan) is None:
-                    mounts.attach(plan, target)
-                    mounts.detach(target)
-                bed.driver.settle(layer)
-    return bed.elapsed / bed.loops
-
-
-def create(bed: Bed) -> float:
-    """Create a writable child of the image."""
-    parent = bed.base()
-    for _ in range(bed.loops):
-        layer = bed.unused()
-        with bed.clock():
-            bed.driver.create(layer, parent)
-        bed.driver.remove(layer)
-    return bed.elapsed / bed.loops
-
-
-def copy_up(bed: Bed) -> float:
-    """Change the first byte of a large file of the parent, in the mounted child."""
-    with bed.child(bed.large()) as layer, bed.merged(layer) as root, bed.clock():
-        descriptor = os.open(os.path.join(root, "large"), os.O_WRONLY | os.O_CLOEXEC)
-        os.pwrite(descriptor, b"!", 0)
-        os.close(descriptor)
-    return bed.elapsed
-
-
-def metadata(bed: Bed) -> float:
-    """Create, stat, rename and unlink many small files in a mounted child of the image."""
-    with bed.child(bed.base()) as layer, bed.merged(layer) as root:
-        folder = os.path.join(root, "bench.storm")
-        names = [
-            (os.path.join(folder, f"a{number}"), os.path.join(folder, f"b{number}")) for number in range(bed.files)
-        ]
-        with bed.clock():
-            os.mkdir(folder)
-            for first, _second in names:
-                os.close(os.open(first, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644))
-            for first, second in names:
-                os.stat(first)
-                os.rename(first, second)
-            for _first, second in names:
-                os.unlink(second)
-            os.rmdir(folder)
-    return bed.elapsed
-
-
-def read(bed: Bed) -> float:
-    """Walk the whole image and read every file, through a view."""
-    with bed.merged(bed.base(), view=True) as root, bed.clock():
-        for folder, _folders, names in os.walk(root):
-            for name in names:
-                _read_file(os.path.join(folder, name))
-    return bed.elapsed
-
-
-def _read_file(path: str) -> None:
-    if not stat.S_ISREG(os.lstat(path).st_mode):
-        return
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        while os.read(descriptor, _CHUNK):
-            pass
-    finally:
-        os.close(descriptor)
-
-
-def remove(bed: Bed) -> float:
-    """Remove a child of the image that holds many new files."""
-    layer = bed.unused()
-    bed.driver.create(layer, bed.base())
-    with bed.merged(layer) as root:
-        write_files(os.path.join(root, "bench.new"), bed.files)
-    with bed.clock():
-        bed.driver.remove(layer)
-    return bed.elapsed
-
-
-def disk(bed: Bed) -> float:
-    """Measure what the image takes on disk."""
-    before = bed.disk()
-    layers = bed.apply_image()
-    used = bed.disk() - before
-    for layer in reversed(layers):
-        bed.driver.remove(layer)
-    return float(used)
-
-
-def _stack(depth: int) -> Callable[[Bed], float]:
-    def stack(bed: Bed) -> float:
-        """Create a layer on a deep stack, mount it, stat the file at the bottom, unmount."""
-        parent, layer = bed.stack(depth - 1), bed.unused()
-        try:
-            with bed.clock():
-                bed.driver.create(layer, parent)
-                with bed.merged(layer) as root:
-                    os.stat(os.path.join(root, "file-1"))
-        finally:
-            bed.driver.remove(layer)
-        return bed.elapsed
-
-    return stack
-
-
-WORKLOADS: tuple[Workload, ...] = (
-    Workload("apply", "unpack the image", apply),
-    Workload("create", "create a child of it", create),
-    Workload("mount", "mount and unmount that", mount),
-    Workload("read", "read the whole tree", read),
-    Workload("metadata", "create/stat/rename/unlink files", metadata),
-    Workload("copy-up", "first write to a 32 MiB file", copy_up),
-    Workload("changes", "list the changes of a layer", changes),
-    Workload("diff", "diff of that layer", diff),
-    Workload("remove", "remove a layer with files", remove),
-    *(Workload(f"stack-{depth}", f"start on {depth} layers", _stack(depth)) for depth in DEPTHS),
-    Workload("disk", "disk used by the image", disk, unit="B"),
+from graphdrivers.bench import acts, storms
+from graphdrivers.bench.steps import (
+    Step,
+    at_once,
+    create,
+    diff,
+    edit,
+    in_order,
+    in_turns,
+    mount,
+    remove,
+    seal,
+    unmount,
 )
+from graphdrivers.bench.workload import BYTES, Row, Workload
+
+_THREADS = 4
+
+_CONTAINER = (
+    Step(create, "create"),
+    Step(mount, "mount"),
+    Step(edit(storms.short_container), "work"),
+    Step(unmount, "unmount"),
+    Step(diff, "diff"),
+    Step(remove, "remove"),
+)
+
+UNPACK = Workload(
+    name="unpack",
+    title="unpack a real image",
+    purpose="pulling images",
+    models="A pull: the layers of the image are applied one over the other from tars on disk, digests included.",
+    rows=(
+        Row("apply", "unpack", "apply all layers"),
+        Row("disk", "disk used", "what the layers take on disk", BYTES),
+    ),
+    headline="apply",
+    ground=acts.nothing,
+    act=acts.unpack,
+)
+
+BUILD = Workload(
+    name="build",
+    title="20 small build steps",
+    purpose="building images",
+    models="A Dockerfile of 20 lines over the image: for each a layer is created, mounted, changed, unmounted, read as "
+    "a diff and sealed as the parent of the next.",
+    rows=(
+        Row("step", "a whole step", "one step from create to seal"),
+        Row("start", "create, mount", "create a layer and mount it"),
+        Row("edit", "edit", "the changes of one step in the mounted tree"),
+        Row("diff", "diff", "read the diff of the step to its end"),
+        Row("commit", "commit", "seal the layer"),
+    ),
+    headline="step",
+    ground=acts.image,
+    act=in_turns(
+        [
+            Step(in_order([Step(create), Step(mount)]), "start"),
+            Step(edit(storms.build_step), "edit"),
+            Step(unmount),
+            Step(diff, "diff"),
+            Step(seal, "commit"),
+        ],
+        20,
+        row="step",
+    ),
+)
+
+CI = Workload(
+    name="ci",
+    title="100 short containers",
+    purpose="many short containers",
+    models="A test farm: 100 containers from one image, each created, mounted, written to, unmounted, read as a diff "
+    f"and removed; one after the other, then {_THREADS} at once.",
+    rows=(
+        Row("whole", "one by one", "one container from create to remove"),
+        Row("parallel", f"{_THREADS} at once", f"the same per container, {_THREADS} at once"),
+        Row("create", "create", "create its layer"),
+        Row("mount", "mount", "mount it"),
+        Row("work", "work", "a dozen small files"),
+        Row("unmount", "unmount", "unmount it"),
+        Row("diff", "diff", "read its diff to the end"),
+        Row("remove", "remove", "remove its layer"),
+    ),
+    headline="whole",
+    ground=acts.image,
+    act=in_order(
+        [
+            Step(in_turns(_CONTAINER, 100, row="whole")),
+            Step(at_once(_CONTAINER, 100, threads=_THREADS, row="parallel")),
+        ]
+    ),
+)
+
+SANDBOX = Workload(
+    name="sandbox",
+    title="fork, edit, roll back, 200 times",
+    purpose="sandboxes that fork and roll back",
+    models="An agent at work in a container that runs: its state is kept (by a live snapshot where the driver can, "
+    "else it is unmounted, sealed and branched), it writes a few files, and is taken back to what was kept.",
+    rows=(
+        Row("turn", "a whole turn", "fork, edit and rollback"),
+        Row("fork", "fork", "keep the state of the mounted layer"),
+        Row("edit", "edit", "write a few files"),
+        Row("rollback", "roll back", "drop that and mount the state that was kept"),
+    ),
+    headline="turn",
+    ground=acts.image,
+    act=in_turns(
+        [
+            Step(acts.fresh_sandbox),
+            Step(
+                in_order(
+                    [
+                        Step(acts.fork, "fork"),
+                        Step(edit(storms.sandbox_step), "edit"),
+                        Step(acts.rollback, "rollback"),
+                    ]
+                ),
+                "turn",
+            ),
+        ],
+        200,
+    ),
+)
+
+DATABASE = Workload(
+    name="database",
+    title="a database in the image",
+    purpose="databases",
+    models="A database file that the image holds: the first write to it, then random writes of 4 KiB, each made "
+    "durable (fsync), then all of it read in sequence; by fio where it is installed.",
+    rows=(
+        Row("copy-up", "first write", "change the first byte of the file"),
+        Row("write", "4 KiB + fsync", "one random write, durable"),
+        Row("read", "read all", "read the whole file, much of it in memory"),
+    ),
+    headline="write",
+    ground=acts.database_file,
+    act=in_order([Step(create), Step(mount), Step(acts.use_database), Step(unmount)]),
+)
+
+PACKAGES = Workload(
+    name="packages",
+    title="a package manager's storm",
+    purpose="package managers",
+    models=f"dpkg in a container: {storms.PACKAGES} packages of the image, {storms.PACKAGE_FILES} files each, are "
+    "upgraded (new files beside the old ones, fsync, rename over them, the status file anew) and purged.",
+    rows=(
+        Row("upgrade", "upgrade a file", "replace one file of a package, durable"),
+        Row("purge", "purge a file", "remove one file of a package"),
+    ),
+    headline="upgrade",
+    ground=acts.installed,
+    act=in_order(
+        [
+            Step(create),
+            Step(mount),
+            Step(in_turns([Step(acts.upgrade), Step(acts.purge)], storms.PACKAGES)),
+            Step(unmount),
+        ]
+    ),
+)
+
+READ = Workload(
+    name="read",
+    title="read the whole tree",
+    purpose="reading",
+    models="Everything in the image is walked and read through a read-only view, with cold caches (the facts say "
+    "how they are made cold) and once more, warm.",
+    rows=(Row("cold", "cold", "walk and read, cold"), Row("warm", "warm", "walk and read again")),
+    headline="warm",
+    ground=acts.image,
+    act=acts.read_cold_and_warm,
+)
+
+DEEP = Workload(
+    name="deep",
+    title="2 to 120 layers",
+    purpose="deep stacks",
+    models="Stacks of 2 to 120 layers with a file in each: a layer on top is created and mounted; each file is looked "
+    "up for the first time, the directory is listed, each file is opened and read.",
+    rows=tuple(
+        Row(f"{what}-{depth}", f"{depth}: {what}", f"{meaning}, {depth} layers")
+        for what, meaning in (
+            ("mount", "create a layer and mount it"),
+            ("stat", "stat one file for the first time"),
+            ("readdir", "list the root"),
+            ("open", "open, read and close one file"),
+        )
+        for depth in acts.DEPTHS
+    ),
+    headline=f"mount-{acts.DEPTHS[2]}",
+    ground=acts.nothing,
+    act=acts.go_deep,
+)
+
+DENSITY = Workload(
+    name="density",
+    title="many containers of one image",
+    purpose="many containers at a time",
+    models="1, 10 and 50 containers that run at a time and read the same files: what they take on disk beyond the "
+    "image, and in the page cache.",
+    rows=tuple(
+        Row(f"{what}-{count}", f"{what}, {count}", f"{meaning}, {count} container{'s' * (count > 1)}", BYTES)
+        for what, meaning in (("disk", "what is taken on disk"), ("memory", "page cache after reading the same files"))
+        for count in acts.CONTAINERS
+    ),
+    headline=f"memory-{acts.CONTAINERS[1]}",
+    ground=acts.shared_files,
+    act=acts.crowd_together,
+    once=True,
+)
+
+CLEANUP = Workload(
+    name="cleanup",
+    title="removal",
+    purpose="cleaning up",
+    models="A container that wrote many small files is removed, then a stack of three layers with as many each.",
+    rows=(
+        Row("container", "a container", "remove a layer with many small files"),
+        Row("image", "an image", "remove a stack of three layers with many small files each"),
+    ),
+    headline="container",
+    ground=acts.installed,
+    act=in_order(
+        [
+            Step(create),
+            Step(mount),
+            Step(acts.write_many),
+            Step(unmount),
+            Step(remove, "container"),
+            Step(acts.remove_image),
+        ]
+    ),
+)
+
+WORKLOADS = (UNPACK, BUILD, CI, SANDBOX, DATABASE, PACKAGES, READ, DEEP, DENSITY, CLEANUP)
 """Every workload, in the order of the report."""

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from graphdrivers import loading
-from graphdrivers.bench import runner
+from graphdrivers.bench import cleaning
 from graphdrivers.cli import failures, output
 from graphdrivers.cli.settings import Settings, global_options
 from graphdrivers.conformance import suite
@@ -43,8 +43,9 @@ def conform(context: click.Context, name: str, arguments: tuple[str, ...]) -> No
     _refuse_incomplete()
     parent = settings.root if settings.root_given else settings.scratch
     os.makedirs(parent, mode=0o700, exist_ok=True)
-    with runner.scratch(parent) as folder:
-        loading.load_driver(name, os.path.join(folder, "first"), settings.options).close()
+    with cleaning.scratch(parent) as folder:
+        with output.aside():
+            loading.load_driver(name, os.path.join(folder, "first"), settings.options).close()
         report = os.path.join(folder, "report.json")
         code = _run(settings, [*_command(settings, name, folder, report), *_chosen(arguments)])
         counts = _read(report)

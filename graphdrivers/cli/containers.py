@@ -105,7 +105,7 @@ def fork(settings: Settings, name: str, new: str) -> None:
 
     Nothing is copied where the driver can share layers; both are free to
     change from there. NAME may be mounted only where the driver can make
-    snapshots (fork_live in 'graphdriver drivers -v').
+    snapshots ('fork live' in 'graphdriver drivers').
     """
     with stores.opened(settings) as store:
         made = store.container(name).fork(new)
@@ -125,7 +125,7 @@ def checkpoint(settings: Settings, name: str, point: str | None, delete: str | N
 
     Without POINT it gets the next number. 'rollback' goes back to it. The
     container may be mounted only where the driver can make snapshots
-    (fork_live in 'graphdriver drivers -v').
+    ('fork live' in 'graphdriver drivers').
     """
     if sum((point is not None, delete is not None, listed)) > 1:
         raise click.UsageError("POINT, --list and --delete exclude each other")

@@ -3,7 +3,7 @@
 import attrs
 import click
 
-from graphdrivers import loading
+from graphdrivers import errors, loading
 from graphdrivers.cli import output
 from graphdrivers.cli.settings import Settings, global_options
 from graphdrivers.model import Capabilities
@@ -13,12 +13,17 @@ from graphdrivers.model import Capabilities
 @global_options
 @click.pass_obj
 def drivers(settings: Settings) -> None:
-    """List every known driver: where it comes from, whether it works on this root, what it can."""
-    found = [
-        info
-        for info in loading.list_drivers(settings.root, settings.options)
-        if settings.driver in {loading.AUTO, info.name}
-    ]
+    """List every known driver: where it comes from, whether it works on this root, what it can.
+
+    With --driver only that one is looked at. One whose distribution is broken
+    is listed with what is wrong; -v adds the traceback, for its author.
+    """
+    with output.progress(settings, "looking at drivers", None, as_bytes=False) as show, output.aside():
+        found = loading.list_drivers(
+            settings.root, settings.options, only=settings.driver, progress=lambda name: show(0, name)
+        )
+    if not found and settings.driver != loading.AUTO:
+        raise errors.DriverNotFound(settings.driver)
     if settings.json:
         output.document([as_document(info) for info in found])
         return
@@ -31,9 +36,12 @@ def as_document(info: loading.DriverInfo) -> dict[str, object]:
         "name": info.name,
         "distribution": info.distribution,
         "version": info.version,
+        "target": info.target or None,
         "usable": bool(info.usable),
         "reason": info.reason or None,
         "fix": info.fix or None,
+        "error": info.error or None,
+        "details": list(info.details),
         "engine": info.engine or None,
         "notes": list(info.notes),
         "capabilities": None if info.capabilities is None else attrs.asdict(info.capabilities),
@@ -51,14 +59,24 @@ def _show(found: list[loading.DriverInfo], settings: Settings) -> None:
         click.echo()
         if info.usable and info.capabilities is not None:
             output.paragraph(info.name, can(info.capabilities))
-            for note in info.notes:
-                output.paragraph(f"{info.name} note", note)
-            for deviation in info.deviations if settings.verbosity > 0 else ():
-                output.paragraph(f"{info.name} deviates", f"{deviation.check}: {deviation.reason}, {deviation.link}")
-            continue
-        output.paragraph(f"{info.name} cannot be used", info.reason)
-        if info.fix:
-            output.paragraph("  fix", info.fix)
+        else:
+            output.paragraph(f"{info.name} cannot be used", info.reason)
+            if info.fix:
+                output.paragraph("  fix", info.fix)
+        for note in info.notes:
+            output.paragraph(f"{info.name} note", note)
+        if settings.verbosity > 0:
+            _show_more(info)
+
+
+def _show_more(info: loading.DriverInfo) -> None:
+    """Print what its author wants to know."""
+    if info.target:
+        output.paragraph(f"{info.name} is", info.target)
+    for deviation in info.deviations:
+        output.paragraph(f"{info.name} deviates", f"{deviation.check}: {deviation.reason}, {deviation.link}")
+    for line in info.details:
+        click.echo(output.one_line(f"    {line}"))
 
 
 def can(capabilities: Capabilities) -> str:

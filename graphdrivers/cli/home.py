@@ -122,7 +122,7 @@ def opened(settings: Settings) -> Iterator[Home]:
 @contextlib.contextmanager
 def fallback_told(settings: Settings) -> Iterator[None]:
     """Tell it in one line when the driver that is chosen in the block is only the best of what works."""
-    with warnings.catch_warnings(record=True) as caught:
+    with warnings.catch_warnings(record=True) as caught, output.aside():
         warnings.simplefilter("always", loading.FallbackWarning)
         yield
     for warning in caught:

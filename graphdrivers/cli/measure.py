@@ -1,39 +1,30 @@
 """``graphdriver bench``: the drivers of this machine side by side."""
 
 import contextlib
-import datetime as dt
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
 import click
 
-from graphdrivers import errors, loading
-from graphdrivers.bench import comparison, facts, report, runner, sample
-from graphdrivers.bench.bed import Bed, Tar
-from graphdrivers.bench.workloads import WORKLOADS, Workload
-from graphdrivers.cli import files, output
-from graphdrivers.cli.settings import Settings, global_options
-from graphdrivers.images.opening import open_image
+from graphdrivers.bench import comparison, runner
+from graphdrivers.bench import document as documents
+from graphdrivers.bench.sizes import FULL, Sizes
+from graphdrivers.bench.workload import Workload
+from graphdrivers.bench.workloads import WORKLOADS
+from graphdrivers.cli import files, measured, measuring, output
+from graphdrivers.cli.settings import Settings, global_options, parse_size
 
+REGRESSED = 4
+"""Exit code where ``--compare`` found something that got worse by more than ``--tolerance``."""
 
-@attrs.define
-class _Session:
-    """One run: what was asked for, and what has come out so far."""
-
-    plan: runner.Plan
-    files: int
-    image: str
-    results: runner.Results = attrs.Factory(runner.Results)
-    tars: list[Tar] = attrs.Factory(list)
-    beds: list[Bed] = attrs.Factory(list)
-    refused: dict[str, errors.GraphDriverError] = attrs.Factory(dict)
-    facts: dict[str, object] = attrs.Factory(dict)
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
 def _workload_names(_context: click.Context, _argument: click.Parameter, names: tuple[str, ...]) -> list[Workload]:
@@ -45,32 +36,89 @@ def _workload_names(_context: click.Context, _argument: click.Parameter, names: 
     return [workload for workload in WORKLOADS if not names or workload.name in names]
 
 
-def _read_old(context: click.Context, option: click.Parameter, path: str | None) -> dict[str, Any] | None:
-    if path is None:
-        return None
-    try:
-        return comparison.read(path)
-    except ValueError as error:
-        raise click.BadParameter(f"{path!r} cannot be compared with: {error}", context, option) from error
+def _read_old(context: click.Context, option: click.Parameter, paths: tuple[str, ...]) -> list[dict[str, Any]]:
+    found = []
+    for path in paths:
+        try:
+            found.append(documents.read(path))
+        except ValueError as error:
+            raise click.BadParameter(f"{path!r} cannot be compared with: {error}", context, option) from error
+    return found
+
+
+def _duration(context: click.Context, option: click.Parameter, text: str) -> float:
+    match = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]+)?)([smh]?)", text)
+    if match is None:
+        raise click.BadParameter(f"{text!r} is not a time such as 90s or 5m", context, option)
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def _percentage(context: click.Context, option: click.Parameter, text: str) -> float:
+    match = re.fullmatch(r"([0-9]{1,4}(?:\.[0-9]+)?)%?", text)
+    if match is None:
+        raise click.BadParameter(f"{text!r} is not a percentage such as 10%", context, option)
+    return float(match[1]) / 100
+
+
+def _places(context: click.Context, option: click.Parameter, pairs: tuple[str, ...]) -> dict[str, str]:
+    places = {}
+    for pair in pairs:
+        name, equals, folder = pair.partition("=")
+        if not name or not equals or not os.path.isdir(folder):
+            raise click.BadParameter(f"{pair!r} is not DRIVER=DIR with a directory that exists", context, option)
+        places[name] = os.path.realpath(folder)
+    return places
+
+
+def _size(_context: click.Context, _option: click.Parameter, text: str | None) -> int | None:
+    return None if text is None else parse_size(text)
 
 
 @click.command()
 @click.argument("workloads", nargs=-1, callback=_workload_names, metavar="[WORKLOAD]...")
+@click.option("--list", "listing", is_flag=True, help="Only explain the workloads.")
 @click.option("--drivers", metavar="A,B", help="Which drivers; by default all that work here.")
+@click.option(
+    "--place",
+    "places",
+    metavar="DRIVER=DIR",
+    multiple=True,
+    callback=_places,
+    help="Measure a driver below DIR, on another file system; repeatable.",
+)
 @click.option(
     "--image", metavar="PATH", type=click.Path(exists=True), help="An OCI layout or docker archive to measure with."
 )
+@click.option("--full", is_flag=True, help="All that a workload models (a database of 1 GiB), whatever it costs.")
+@click.option("--files", "count", metavar="N", type=click.IntRange(1, 10**6), help="Small files at most.")
+@click.option("--database", metavar="SIZE", callback=_size, help="Size of the database's file.")
 @click.option(
-    "--repeats", metavar="N", type=click.IntRange(1, 1000), default=5, show_default=True, help="Samples per cell."
+    "--budget", metavar="TIME", callback=_duration, default="60s", show_default=True, help="Time for everything."
 )
 @click.option(
-    "--budget", metavar="S", type=click.FloatRange(0), default=60, show_default=True, help="Seconds for everything."
+    "--repeats", metavar="N", type=click.IntRange(1, 1000), default=25, show_default=True, help="Samples at most."
 )
 @click.option(
-    "--files", "count", metavar="N", type=click.IntRange(1, 10**6), default=1000, show_default=True, help="Small files."
+    "--precision",
+    metavar="PERCENT",
+    callback=_percentage,
+    default="3%",
+    show_default=True,
+    help="Half an interval that is narrow enough.",
 )
 @click.option("-o", "--output", "target", metavar="FILE.json", help="Also write the measurements as JSON.")
-@click.option("--compare", metavar="OLD.json", callback=_read_old, help="Compare with what --output wrote before.")
+@click.option("--html", "page", metavar="FILE", help="Also write a page with charts; needs graphdrivers[report].")
+@click.option(
+    "--compare", metavar="OLD.json", multiple=True, callback=_read_old, help="Compare with an earlier --output."
+)
+@click.option(
+    "--tolerance",
+    metavar="PERCENT",
+    callback=_percentage,
+    default="10%",
+    show_default=True,
+    help="What may be worse than in OLD.json without exit code 4.",
+)
 @click.option(
     "--user-namespace/--no-user-namespace", default=True, help="As a plain user: run in a namespace that may mount."
 )
@@ -78,55 +126,109 @@ def _read_old(context: click.Context, option: click.Parameter, path: str | None)
 @click.pass_obj
 def bench(
     settings: Settings,
+    /,
     *,
     workloads: list[Workload],
-    drivers: str | None,
-    image: str | None,
-    repeats: int,
-    budget: float,
-    count: int,
-    target: str | None,
-    compare: dict[str, Any] | None,
+    listing: bool,
     user_namespace: bool,
+    target: str | None,
+    page: str | None,
+    compare: list[dict[str, Any]],
+    tolerance: float,
+    **asked: Any,
 ) -> None:
     """Measure the drivers of this machine side by side.
 
-    Workloads: apply, create, mount, read, metadata, copy-up, changes, diff,
-    remove, stack-2, stack-10, stack-50, stack-100, disk; by default all. Each
-    driver gets a fresh folder below --root (else $TMPDIR), which is removed
-    afterwards. Samples are taken in turns; shown are the median, half the
-    width of its 95 % interval, and the ratio to the row's best. Ctrl-C shows
-    what there is.
+    Workloads: unpack, build, ci, sandbox, database, packages, read, deep,
+    density, cleanup; by default all; --list explains them. Each driver gets a
+    fresh folder below --root (else $TMPDIR), which is removed afterwards, and
+    its options by --opt DRIVER.KEY=VALUE. Samples are taken in turns until the
+    medians are sure or the budget is used up. With --compare the exit code is 4
+    where something got worse. Ctrl-C shows what there is.
     """
+    if listing:
+        _list(settings, workloads)
+        return
     if user_namespace:
         _enter_user_namespace(settings)
     parent = settings.root if settings.root_given else settings.scratch
     os.makedirs(parent, mode=0o700, exist_ok=True)
-    session = _Session(
-        runner.Plan(workloads=workloads, repeats=repeats, budget=budget), count, image or "built-in sample"
-    )
+    run = _run(settings, parent, workloads, asked)
+    render = _renderer() if page else None
     with contextlib.ExitStack() as stack:
         sink = stack.enter_context(files.writing(target)) if target else None
-        try:
-            with runner.scratch(parent) as folder:
-                _measure(settings, session, folder, image, drivers)
-        except KeyboardInterrupt:
-            if not session.results.cells:
-                raise
-            output.message(settings, "graphdriver: interrupted; this is what was measured")
-        document = _document(session, settings.source_date_epoch)
-        if compare is not None:
-            document["comparison"] = [attrs.asdict(one) for one in comparison.compare(compare, document)]
+        html = stack.enter_context(files.writing(page)) if page else None
+        _measure(settings, run, parent)
+        found = run.document(settings.source_date_epoch)
+        changes = comparison.compare(compare, found, tolerance) if compare else []
+        if compare:
+            found["comparison"] = [attrs.asdict(one) for one in changes]
         if sink is not None:
-            sink.write(json.dumps(document, indent=2).encode() + b"\n")
-    if settings.json:
-        output.document(document)
-    else:
-        _show(session)
-        if compare is not None:
-            _show_comparison(compare, document)
-    if not session.results.complete:
+            sink.write(json.dumps(found, indent=2).encode() + b"\n")
+        if html is not None and render is not None:
+            html.write(render(found, changes).encode())
+    _show(settings, found, compare, changes)
+    if not run.results.complete:
         raise KeyboardInterrupt
+    if any(one.regressed for one in changes):
+        raise click.exceptions.Exit(REGRESSED)
+
+
+def _renderer() -> Callable[[documents.Document, Sequence[comparison.Change]], str]:
+    """Give what renders the page.
+
+    Raises:
+        click.UsageError: what draws the charts is not installed.
+    """
+    try:
+        from graphdrivers.bench import page  # noqa: PLC0415 - it needs the extra "report"
+    except ModuleNotFoundError as error:
+        if error.name != "pygal":
+            raise
+        raise click.UsageError("--html needs pygal: pip install 'graphdrivers[report]'") from error
+    return page.page
+
+
+def _measure(settings: Settings, run: measuring.Run, parent: str) -> None:
+    """Measure until the end, or until Ctrl-C where there is something to show by then."""
+    try:
+        with output.aside():
+            run.measure(settings, parent)
+    except KeyboardInterrupt:
+        if not any(cell.samples for cell in run.results.cells):
+            raise
+        output.message(settings, "graphdriver: interrupted; this is what was measured")
+
+
+def _show(
+    settings: Settings, found: dict[str, object], before: list[dict[str, Any]], changes: list[comparison.Change]
+) -> None:
+    if settings.json:
+        output.document(found)
+        return
+    measured.show(found)
+    if before:
+        measured.show_comparison(changes, before, found)
+
+
+def _list(settings: Settings, workloads: Sequence[Workload]) -> None:
+    if settings.json:
+        output.document(measured.workload_list(workloads))
+    else:
+        measured.show_workloads(workloads)
+
+
+def _run(settings: Settings, parent: str, workloads: Sequence[Workload], asked: dict[str, Any]) -> measuring.Run:
+    """Make a run of what was asked for; a sample's patience is such that the budget lasts for a few of each."""
+    wanted = measuring.chosen(settings, asked["drivers"], asked["places"], parent)
+    patience = asked["budget"] / 4 / max(len(wanted) * len(workloads), 1)
+    sizes = FULL if asked["full"] else Sizes(patience=min(max(patience, 0.05), 1.0))
+    given = {"files": asked["count"], "database": asked["database"]}
+    sizes = attrs.evolve(sizes, **{key: value for key, value in given.items() if value is not None})
+    plan = runner.Plan(
+        workloads=workloads, repeats=asked["repeats"], precision=asked["precision"], budget=asked["budget"]
+    )
+    return measuring.Run(plan, sizes, asked["image"], wanted)
 
 
 def _enter_user_namespace(settings: Settings) -> None:
@@ -144,137 +246,3 @@ def _enter_user_namespace(settings: Settings) -> None:
         return
     output.message(settings, "measuring in a user namespace of one id", level=1)
     os.execvp(unshare[0], [*unshare, "--", sys.executable, "-m", "graphdrivers", *settings.arguments])  # noqa: S606 - no shell is wanted
-
-
-def _measure(settings: Settings, session: _Session, folder: str, image: str | None, drivers: str | None) -> None:
-    session.facts = facts.machine(folder)
-    place = os.path.join(folder, "roots")
-    os.mkdir(place, 0o700)
-    with contextlib.ExitStack() as stack:
-        observe = stack.enter_context(_observing(settings))
-        session.tars = _tars(folder, image)
-        names = _driver_names(drivers, settings)
-        beds = runner.beds(names, place, session.tars, session.files, settings.options)
-        session.beds, session.refused = stack.enter_context(beds)
-        if not session.beds:
-            raise next(iter(session.refused.values()))
-        runner.run(session.plan, session.beds, session.results, observe)
-
-
-def _tars(folder: str, image: str | None) -> list[Tar]:
-    place = os.path.join(folder, "image")
-    os.mkdir(place, 0o700)
-    with open_image(image or sample.build_sample(os.path.join(place, "sample"))) as opened:
-        return runner.unpacked(opened, place)
-
-
-def _driver_names(drivers: str | None, settings: Settings) -> list[str]:
-    """Choose the drivers: those named, else every one that can be loaded."""
-    if drivers is not None:
-        return list(dict.fromkeys(name for name in drivers.split(",") if name))
-    if settings.driver != loading.AUTO:
-        return [settings.driver]
-    return list(dict.fromkeys(info.name for info in loading.list_drivers()))
-
-
-@contextlib.contextmanager
-def _observing(settings: Settings) -> Iterator[runner.Observer]:
-    """Show a bar with the time left on a terminal, and with -v a line when a workload begins."""
-    announced: set[str] = set()
-    with output.progress(settings, "preparing", 1000, as_bytes=False) as show:
-
-        def observe(workload: str, driver: str, done: float) -> None:
-            if workload not in announced:
-                announced.add(workload)
-                output.message(settings, f"measuring {workload}", level=1)
-            show(int(done * 1000), f"{workload} on {driver}")
-
-        yield observe
-
-
-def _now(epoch: int | None) -> dt.datetime:
-    return dt.datetime.now(dt.UTC) if epoch is None else dt.datetime.fromtimestamp(epoch, dt.UTC)
-
-
-def _document(session: _Session, epoch: int | None) -> dict[str, object]:
-    """Give the whole document; its shape is described in `report`."""
-    return {
-        "schema": report.SCHEMA,
-        "kind": report.KIND,
-        "complete": session.results.complete,
-        "created": _now(epoch).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "facts": session.facts,
-        "settings": {
-            "image": session.image,
-            "layers": len(session.tars),
-            "image_size": sum(tar.size for tar in session.tars),
-            "files": session.files,
-            "repeats": session.plan.repeats,
-            "budget": session.plan.budget,
-        },
-        "drivers": [
-            {
-                "name": bed.name,
-                "engine": bed.driver.support.engine,
-                "notes": list(bed.driver.support.notes),
-                "capabilities": attrs.asdict(bed.driver.support.capabilities),
-            }
-            for bed in session.beds
-        ],
-        "refused": [
-            {"name": name, "reason": error.message, "fix": error.fix} for name, error in session.refused.items()
-        ],
-        "results": [report.as_result(cell) for cell in session.results.cells],
-    }
-
-
-def _show(session: _Session) -> None:
-    names = [bed.name for bed in session.beds]
-    size = output.human_size(sum(tar.size for tar in session.tars))
-    machine = session.facts
-    click.echo(f"kernel {machine['kernel']}, {machine['cpus']} cpus, {machine['filesystem']}, {machine['user']}")
-    click.echo(f"image: {session.image}, {len(session.tars)} layers, {size}; {session.files} small files")
-    click.echo()
-    table = list(report.rows(session.results, names))
-    output.table(
-        ["workload", *names],
-        [[title, *(cell.text for cell in cells)] for title, cells in table],
-        right=range(1, len(names) + 1),
-        strong={
-            (row, column + 1)
-            for row, (_title, cells) in enumerate(table)
-            for column, cell in enumerate(cells)
-            if cell.best
-        },
-    )
-    _show_reasons(session)
-
-
-def _show_reasons(session: _Session) -> None:
-    notes: Sequence[str] = [
-        *report.reasons(session.results),
-        *(f"{name} left out: {error}" for name, error in session.refused.items()),
-    ]
-    if notes:
-        click.echo()
-    for note in notes:
-        label, _colon, text = note.partition(": ")
-        output.paragraph(label, text)
-
-
-def _show_comparison(before: dict[str, Any], now: dict[str, object]) -> None:
-    """Print how the medians changed since ``before``."""
-    rows = [
-        [
-            one.title,
-            one.driver,
-            report.quantity(one.before, one.unit),
-            report.quantity(one.now, one.unit),
-            one.verdict,
-        ]
-        for one in comparison.compare(before, now)
-    ]
-    click.echo()
-    output.table(["workload", "driver", "before", "now", "is"], rows, right=(2, 3))
-    for doubt in comparison.doubts(before, now):
-        output.paragraph("not the same", output.one_line(doubt))

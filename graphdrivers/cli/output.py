@@ -73,15 +73,39 @@ def raw_line(path: str) -> None:
         sys.stdout.buffer.write(os.fsencode(path) + b"\n")
 
 
+@contextlib.contextmanager
+def aside() -> Iterator[None]:
+    """Send to stderr what is printed in the block, by other people's drivers and the programs that they start.
+
+    stdout is for documents and tables alone, and scripts read it.
+    """
+    try:
+        number, other = sys.stdout.fileno(), sys.stderr.fileno()
+    except (OSError, ValueError):  # no real files, as under test runners
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+        return
+    sys.stdout.flush()
+    kept = os.dup(number)
+    try:
+        os.dup2(other, number)
+        yield
+    finally:
+        sys.stdout.flush()  # what was printed and not written yet
+        os.dup2(kept, number)
+        os.close(kept)
+
+
 def width() -> int:
     """Columns to fill: the terminal's, or 80."""
     return shutil.get_terminal_size((PLAIN_WIDTH, 24)).columns if sys.stdout.isatty() else PLAIN_WIDTH
 
 
 def paragraph(label: str, text: str) -> None:
-    """Print ``label: text`` wrapped, continuation lines indented."""
+    """Print ``label: text`` wrapped, continuation lines indented; what a terminal would obey is escaped."""
+    line = one_line(" ".join(f"{label}: {text}".split()))
     wrapped = textwrap.wrap(
-        f"{label}: {text}", width(), subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+        line, width(), subsequent_indent="    ", break_long_words=False, break_on_hyphens=False, drop_whitespace=True
     )
     click.echo("\n".join(wrapped))
 

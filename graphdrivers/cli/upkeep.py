@@ -22,15 +22,16 @@ def doctor(context: click.Context) -> None:
     a driver that cannot work here is only a note while another one can.
     """
     settings: Settings = context.obj
-    drivers = loading.list_drivers(settings.root, settings.options)
-    found = [
-        *checks.machine(),
-        *checks.root_folder(settings.root),
-        *checks.drivers(drivers),
-        *checks.left_behind(settings.root, drivers),
-        *storechecks.store(settings.root),
-        *checks.scratch_folders(settings.scratch),
-    ]
+    with output.aside():
+        drivers = loading.list_drivers(settings.root, settings.options)
+        found = [
+            *checks.machine(),
+            *checks.root_folder(settings.root),
+            *checks.drivers(drivers),
+            *checks.left_behind(settings.root, drivers),
+            *storechecks.store(settings.root),
+            *checks.scratch_folders(settings.scratch),
+        ]
     healthy = all(check.state is not checks.State.PROBLEM for check in found)
     if settings.json:
         told = [{**attrs.asdict(check), "state": check.state.value} for check in found]

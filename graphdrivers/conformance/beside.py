@@ -10,8 +10,8 @@ import attrs
 import pytest
 
 from graphdrivers.conformance import observe
-from graphdrivers.conformance.edits import Edit
 from graphdrivers.conformance.workbench import Workbench
+from graphdrivers.edits import Edit
 from graphdrivers.linux import mounts
 
 Action = Callable[[str], object]

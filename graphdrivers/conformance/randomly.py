@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import attrs
 
-from graphdrivers.conformance import edits
+from graphdrivers import edits
 from graphdrivers.conformance.observe import Item
 from graphdrivers.conformance.workbench import Workbench
 from graphdrivers.model import Capabilities

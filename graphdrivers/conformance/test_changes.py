@@ -5,7 +5,8 @@ import stat
 
 import pytest
 
-from graphdrivers.conformance.edits import (
+from graphdrivers.conformance.workbench import Workbench
+from graphdrivers.edits import (
     Chmod,
     Chown,
     Create,
@@ -21,7 +22,6 @@ from graphdrivers.conformance.edits import (
     Write,
     replay,
 )
-from graphdrivers.conformance.workbench import Workbench
 
 
 def _changes(bench: Workbench, base: list[Edit], changes: list[Edit]) -> list[tuple[str, str]]:

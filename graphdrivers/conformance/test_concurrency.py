@@ -9,11 +9,11 @@ import pytest
 
 from graphdrivers import errors, loading
 from graphdrivers.conformance.beside import attached
-from graphdrivers.conformance.edits import Create, Edit, Mkdir, Remove, Write
 from graphdrivers.conformance.observe import assert_same
 from graphdrivers.conformance.processes import at_once
 from graphdrivers.conformance.workbench import Workbench, layer_tar, whiteout
 from graphdrivers.driver import Driver
+from graphdrivers.edits import Create, Edit, Mkdir, Remove, Write
 from graphdrivers.linux import mountinfo
 
 _PROCESSES = 5

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from graphdrivers import errors, loading
-from graphdrivers.conformance.edits import Create, Edit, Link, Mkdir, Remove, Symlink, replay
 from graphdrivers.conformance.observe import assert_same
 from graphdrivers.conformance.processes import at_once, killed_at, some_of, steps_of
 from graphdrivers.conformance.workbench import Member, Workbench, directory, layer_tar, opaque, whiteout
 from graphdrivers.driver import Driver
+from graphdrivers.edits import Create, Edit, Link, Mkdir, Remove, Symlink, replay
 from graphdrivers.linux import mounts
 
 _POINTS = 14

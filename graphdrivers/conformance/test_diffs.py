@@ -11,7 +11,10 @@ import pytest
 
 from graphdrivers import errors, naivediff
 from graphdrivers.archive.restore import restore
-from graphdrivers.conformance.edits import (
+from graphdrivers.conformance.observe import assert_same
+from graphdrivers.conformance.randomly import random_edits
+from graphdrivers.conformance.workbench import Member, Workbench, directory, layer_tar, names_in
+from graphdrivers.edits import (
     Chmod,
     Create,
     Edit,
@@ -25,9 +28,6 @@ from graphdrivers.conformance.edits import (
     Symlink,
     Write,
 )
-from graphdrivers.conformance.observe import assert_same
-from graphdrivers.conformance.randomly import random_edits
-from graphdrivers.conformance.workbench import Member, Workbench, directory, layer_tar, names_in
 from graphdrivers.model import ChangeKind, Limits, Profile
 
 _BASE: list[Edit] = [

@@ -11,9 +11,9 @@ from typing import BinaryIO
 import pytest
 
 from graphdrivers import errors
-from graphdrivers.conformance.edits import Chmod, Chown, Create, Edit, Link, Mkdir, Mknod, Remove, Symlink, Utime, Write
 from graphdrivers.conformance.observe import assert_same
 from graphdrivers.conformance.workbench import Member, Workbench, directory, layer_tar, names_in, opaque, whiteout
+from graphdrivers.edits import Chmod, Chown, Create, Edit, Link, Mkdir, Mknod, Remove, Symlink, Utime, Write
 from graphdrivers.linux import namespaces
 
 _FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}

@@ -11,9 +11,9 @@ import attrs
 import pytest
 
 from graphdrivers import errors, loading
-from graphdrivers.conformance.edits import Create, Edit, Mkdir, Remove, Write
 from graphdrivers.conformance.observe import Item, assert_same
 from graphdrivers.conformance.workbench import Member, Workbench, layer_tar
+from graphdrivers.edits import Create, Edit, Mkdir, Remove, Write
 from graphdrivers.linux import mounts
 from graphdrivers.model import Mount
 

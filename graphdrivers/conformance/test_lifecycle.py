@@ -12,9 +12,9 @@ from collections.abc import Callable
 import pytest
 
 from graphdrivers import errors, loading
-from graphdrivers.conformance.edits import Create, Mkdir, Write
 from graphdrivers.conformance.workbench import Workbench, layer_tar
 from graphdrivers.driver import Driver
+from graphdrivers.edits import Create, Mkdir, Write
 from graphdrivers.linux import mounts
 from graphdrivers.model import LayerRecord, LayerSpec
 

@@ -10,8 +10,8 @@ import stat
 import pytest
 
 from graphdrivers.conformance.beside import Action, check_action, fails
-from graphdrivers.conformance.edits import Create, Edit, Mkdir, Mknod, Punch, SetXattr, Symlink
 from graphdrivers.conformance.workbench import Workbench
+from graphdrivers.edits import Create, Edit, Mkdir, Mknod, Punch, SetXattr, Symlink
 
 _BASE: list[Edit] = [
     Create("file", b"0123456789" * 1000, 0o640),

@@ -11,8 +11,8 @@ import sys
 import pytest
 
 from graphdrivers.conformance.beside import Action, attached, check_action, fails
-from graphdrivers.conformance.edits import Chmod, Chown, Create, Edit, Link, Mkdir, Mknod, SetXattr, Symlink
 from graphdrivers.conformance.workbench import Workbench
+from graphdrivers.edits import Chmod, Chown, Create, Edit, Link, Mkdir, Mknod, SetXattr, Symlink
 from graphdrivers.linux import durable, libc
 
 _BASE: list[Edit] = [

@@ -11,8 +11,8 @@ import pytest
 
 from graphdrivers import errors
 from graphdrivers.archive.owners import XATTR
-from graphdrivers.conformance.edits import Chmod, Create, Link, Rename, Utime
 from graphdrivers.conformance.workbench import Member, Workbench, directory, layer_tar, names_in, whiteout
+from graphdrivers.edits import Chmod, Create, Link, Rename, Utime
 
 _OWNED = [
     attrs.evolve(directory("./", 0o751), owner=(3, 4)),

@@ -6,9 +6,9 @@ import os
 import pytest
 
 from graphdrivers import loading
-from graphdrivers.conformance.edits import Create, Mkdir, Remove, Write, replay
 from graphdrivers.conformance.observe import assert_same
 from graphdrivers.conformance.workbench import Workbench
+from graphdrivers.edits import Create, Mkdir, Remove, Write, replay
 
 _LONG = os.path.join("d" * 200, "e" * 200, "f" * 200)
 

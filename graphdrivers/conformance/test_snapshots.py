@@ -5,9 +5,9 @@ import os
 import pytest
 
 from graphdrivers import errors
-from graphdrivers.conformance.edits import Create, Edit, Mkdir, Remove, Write, replay
 from graphdrivers.conformance.workbench import Workbench, names_in
 from graphdrivers.driver import Snapshots
+from graphdrivers.edits import Create, Edit, Mkdir, Remove, Write, replay
 from graphdrivers.model import LayerRecord, LayerSpec
 
 BELOW: tuple[Edit, ...] = (Create("kept", b"0"), Create("gone", b"0"), Mkdir("dir"), Create("dir/file", b"0"))

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import pytest
 
 from graphdrivers import errors, loading
-from graphdrivers.conformance.edits import Chmod, Create, Edit, Link, Mkdir, Remove, Symlink, Write
 from graphdrivers.conformance.observe import assert_same
 from graphdrivers.conformance.workbench import Member, Workbench, directory, layer_tar, opaque, whiteout
+from graphdrivers.edits import Chmod, Create, Edit, Link, Mkdir, Remove, Symlink, Write
 from graphdrivers.model import Profile
 
 _ODD_HOMES = ["co:lon", "com,ma", "bl ank", "new\nline", "back\\slash", "equals=", "-dash", "\udcff", "x" * 255, "%2e#"]

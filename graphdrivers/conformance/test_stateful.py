@@ -26,10 +26,10 @@ from hypothesis.stateful import (
 from graphdrivers import loading, naivediff
 from graphdrivers.conformance import dump
 from graphdrivers.conformance.beside import linkless
-from graphdrivers.conformance.edits import Edit, replay
 from graphdrivers.conformance.observe import Item, assert_same
 from graphdrivers.conformance.randomly import edit_randomly
 from graphdrivers.conformance.workbench import Workbench
+from graphdrivers.edits import Edit, replay
 from graphdrivers.model import LayerRecord
 
 _MOST = 6

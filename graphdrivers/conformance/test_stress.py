@@ -9,7 +9,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
-from graphdrivers.conformance.edits import (
+from graphdrivers.conformance.observe import assert_same
+from graphdrivers.conformance.workbench import Workbench
+from graphdrivers.edits import (
     Chmod,
     Create,
     Edit,
@@ -22,8 +24,6 @@ from graphdrivers.conformance.edits import (
     Write,
     replay,
 )
-from graphdrivers.conformance.observe import assert_same
-from graphdrivers.conformance.workbench import Workbench
 
 _THREADS = 8
 

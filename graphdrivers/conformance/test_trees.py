@@ -8,7 +8,10 @@ import stat
 import pytest
 
 from graphdrivers import errors
-from graphdrivers.conformance.edits import (
+from graphdrivers.conformance.observe import assert_same
+from graphdrivers.conformance.randomly import random_edits
+from graphdrivers.conformance.workbench import Workbench
+from graphdrivers.edits import (
     Chmod,
     Chown,
     Create,
@@ -24,9 +27,6 @@ from graphdrivers.conformance.edits import (
     Utime,
     Write,
 )
-from graphdrivers.conformance.observe import assert_same
-from graphdrivers.conformance.randomly import random_edits
-from graphdrivers.conformance.workbench import Workbench
 from graphdrivers.linux import mounts, namespaces
 
 _ODD = [

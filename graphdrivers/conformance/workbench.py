@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import attrs
 import pytest
 
+from graphdrivers import edits
 from graphdrivers.archive import owners
-from graphdrivers.conformance import edits, observe
+from graphdrivers.conformance import observe
 from graphdrivers.driver import Driver
 from graphdrivers.linux import mounts, namespaces
 from graphdrivers.model import Change, Profile

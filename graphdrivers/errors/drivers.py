@@ -43,13 +43,14 @@ class IncompatibleFilesystem(DriverUnavailable):
 
 @attrs.define(eq=False)
 class DriverNotFound(GraphDriverError):
-    """No installed distribution offers this driver, or its import failed."""
+    """No installed distribution offers this driver, or the one that does is broken; ``advice`` says what helps."""
 
     driver: str
     reason: str = "no installed distribution offers it"
+    advice: str = "'graphdriver drivers' lists what is installed"
 
     template: ClassVar[str] = "driver {driver!r} cannot be loaded: {reason}"
-    remedy: ClassVar[str] = "'graphdriver drivers' lists what is installed"
+    remedy: ClassVar[str] = "{advice}"
     exit_code: ClassVar[int] = 14
 
 

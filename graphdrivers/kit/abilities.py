@@ -27,6 +27,9 @@ _CAPABILITY = struct.pack("<IIIII", 0x02000001, 1, 0, 0, 0)
 _FINE_TIME = 1_000_000_123_456_789
 """A time in ns with digits down to one; a coarser file system rounds it."""
 
+_CANNOT = frozenset({errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS, errno.ENOENT})
+"""What is answered where something cannot be; ``ENOENT`` by a union that takes what was just made for a whiteout."""
+
 
 @contextlib.contextmanager
 def scratch(driver: str, home: str) -> Iterator[str]:
@@ -98,7 +101,7 @@ def _allowed(attempt: Callable[[], object]) -> bool:
     try:
         attempt()
     except OSError as error:
-        if error.errno not in {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS}:
+        if error.errno not in _CANNOT:
             raise
         return False
     return True

@@ -41,6 +41,11 @@ def probed(home: str, options: Mapping[str, str], probe: Callable[[], Support]) 
         return attrs.evolve(known, notes=(*known.notes, NOTE))
 
 
+def known(home: str, options: Mapping[str, str]) -> Support | None:
+    """Give what a probe found here before under the same circumstances, for a driver whose trials are expensive."""
+    return _read(home, options)
+
+
 def remember(home: str, options: Mapping[str, str], found: Support) -> None:
     """Keep what a probe found in a home that is open, unless it is there already. Atomic.
 

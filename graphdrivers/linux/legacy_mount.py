@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from graphdrivers.errors import SyscallError
-from graphdrivers.linux import aufs_mount, mountapi, resolve
+from graphdrivers.linux import aufs_mount, fuse_mount, mountapi, resolve
 from graphdrivers.linux.libc import check, function
 from graphdrivers.model import Mount
 
@@ -100,6 +100,8 @@ def _mount(mount: Mount, place: str, stack: contextlib.ExitStack) -> None:
         _overlay(mount.source or "overlay", place, flags, settings, stack)
     elif mount.type == aufs_mount.TYPE:
         aufs_mount.mount(mount.source or "none", place, flags, settings, _limit())
+    elif fuse_mount.is_fuse(mount.type):
+        fuse_mount.mount(mount.type, mount.source, place, flags, settings)
     elif mount.type == "bind":
         if settings:
             raise ValueError(f"a bind mount has no option {settings[0][0]!r}")

@@ -71,6 +71,14 @@ class FileLock:
         kind: int = _FLOCK.unpack(answer)[0]
         return kind == fcntl.F_UNLCK
 
+    def fileno(self) -> int:
+        """Give the descriptor that holds the lock: a process that inherits it holds the lock too.
+
+        Raises:
+            IndexError: it is not held.
+        """
+        return self._held[-1]
+
     def release(self) -> None:
         """Let the lock go.
 

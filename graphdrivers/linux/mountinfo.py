@@ -97,7 +97,7 @@ def users_of(directory: str) -> list[MountPoint]:
     """
     directory_fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        own_mount = _mount_id(directory_fd)
+        own_mount = mount_id(directory_fd)
         real = os.readlink(f"/proc/self/fd/{directory_fd}")
         identity = os.fstat(directory_fd)
     finally:
@@ -120,7 +120,7 @@ def users_within(directory: str) -> list[tuple[MountPoint, str]]:
     """
     directory_fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        own_mount = _mount_id(directory_fd)
+        own_mount = mount_id(directory_fd)
         real = os.readlink(f"/proc/self/fd/{directory_fd}")
     finally:
         os.close(directory_fd)
@@ -182,7 +182,8 @@ def _path_inside(table: list[MountPoint], mount_id: int, real: str) -> tuple[str
     return None
 
 
-def _mount_id(fd: int) -> int:
+def mount_id(fd: int) -> int:
+    """Give the number of the mount that an open file was opened through; a detached one is not in the table."""
     with open(f"/proc/self/fdinfo/{fd}", "rb") as lines:
         for line in lines:
             if line.startswith(b"mnt_id:"):

@@ -3,6 +3,7 @@
 The new mount API is used where the kernel has it (Linux 5.12; for overlay 6.5):
 nothing is escaped, nothing is cut at a page, directories are taken by
 descriptor, and the kernel says why it refuses. ``mount(2)`` serves the rest.
+A type ``fuse.PROGRAM`` is served by that program: see `fuse_mount`.
 """
 
 import contextlib
@@ -13,7 +14,7 @@ from collections.abc import Iterator, Sequence
 import attrs
 
 from graphdrivers.errors import SyscallError
-from graphdrivers.linux import aufs_mount, legacy_mount, mountapi, probe, resolve
+from graphdrivers.linux import aufs_mount, fuse_mount, legacy_mount, mountapi, probe, resolve
 from graphdrivers.linux.libc import AT_FDCWD, c_string
 from graphdrivers.model import Mount
 
@@ -176,6 +177,8 @@ def _detached(mount: Mount, attributes: int) -> int:
             attributes |= _ATTRIBUTES[key]
         else:
             settings.append((key, value))
+    if fuse_mount.is_fuse(mount.type):
+        return fuse_mount.detached(mount.type, mount.source, settings, attributes)
     if mount.type != "bind":
         return _detached_new(mount, settings, attributes)
     if settings:
@@ -208,8 +211,9 @@ def _detached_new(mount: Mount, settings: Sequence[tuple[str, str | None]], attr
                 _set_layer_fd(context, key, encoded)
             else:
                 mountapi.fsconfig_set_string(context, key, encoded)
-        if attributes & mountapi.MOUNT_ATTR_RDONLY and mount.type != "overlay":
-            # A device may be read-only itself. An overlay without upper directory is so by nature.
+        if mount.readonly and mount.type != "overlay":
+            # A device may be read-only itself. An overlay without upper directory is so by nature. The option "ro" is
+            # the mount's alone: of a file system that may be mounted writable too.
             mountapi.fsconfig_set_flag(context, "ro")
         mountapi.fsconfig_create(context)
         return mountapi.fsmount(context, attributes)

@@ -11,8 +11,9 @@ import subprocess
 import pytest
 from aufstools import Opener, merged, shown, visible
 
+from graphdrivers import edits
 from graphdrivers.backends.aufs.driver import AufsDriver
-from graphdrivers.conformance import edits, observe, randomly
+from graphdrivers.conformance import observe, randomly
 from graphdrivers.conformance.workbench import Workbench
 from graphdrivers.linux import mounts
 

@@ -1,158 +1,153 @@
-"""Rounds in turns, the budget, reasons, and the clean-up that always happens."""
+"""Rounds in turns, the budget, reasons."""
 
-import os
-import pathlib
-import signal
-import subprocess
-from typing import Any, cast
+from typing import Any
 
 import attrs
 import pytest
+from benchdocuments import workload
+from conftest import Opening
 
 from graphdrivers import errors
 from graphdrivers.bench import runner
 from graphdrivers.bench.bed import Bed
-from graphdrivers.bench.workloads import Workload
+from graphdrivers.bench.disturbance import Watch
+from graphdrivers.bench.results import Results
+from graphdrivers.bench.workload import Row, Workload
 
 
 @attrs.define
-class FakeBed:
-    """As much of a bed as the runner looks at."""
+class Diary:
+    """A workload's act that writes down who it was asked of, and gives the samples it was told."""
 
-    name: str
-    elapsed: float = 0.0
+    values: dict[str, list[float]] = attrs.Factory(dict)
+    asked: list[str] = attrs.Factory(list)
+
+    def take(self, bed: Bed) -> None:
+        """Give the next value of this driver, the last one again and again."""
+        self.asked.append(bed.name)
+        mine = self.values.get(bed.name, [1.0])
+        bed.readings.add("row", mine[min(self.asked.count(bed.name), len(mine)) - 1])
 
 
-def beds(*names: str) -> list[Bed]:
-    """Make fake beds."""
-    return [cast("Bed", FakeBed(name)) for name in names]
-
-
-def measure(workload: Workload, *names: str, **plan: Any) -> runner.Results:
-    """Run one workload on fake beds."""
-    results = runner.Results()
-    runner.run(runner.Plan(workloads=[workload], **plan), beds(*names), results, lambda *_progress: None)
+def measure(beds: list[Bed], *workloads: Workload, **plan: Any) -> Results:
+    """Run workloads on beds."""
+    results = Results()
+    course = runner.Course(beds, results, Watch(), lambda *_progress: None)
+    runner.run(runner.Plan(workloads=workloads, **plan), course)
     return results
 
 
-def test_drivers_take_turns_and_the_first_round_warms_up() -> None:
-    """A B A B A B, of which the first A B is thrown away."""
-    order: list[str] = []
+def test_drivers_take_turns_and_the_first_round_warms_up(opening: Opening) -> None:
+    """A B A B A B, of which the first A B does not count."""
+    diary = Diary({"aufs": [9.0, 1.0, 2.0], "vfs": [9.0, 3.0, 4.0]})
+    results = measure(opening("aufs", "vfs"), workload(take=diary.take), repeats=2)
 
-    def run(bed: Bed) -> float:
-        order.append(bed.name)
-        return float(len(order))
-
-    results = measure(Workload("x", "x", run), "a", "b", repeats=2)
-    assert order == ["a", "b"] * 3
-    assert [cell.samples for cell in results.cells] == [[3.0, 5.0], [4.0, 6.0]]
+    assert diary.asked == ["aufs", "vfs"] * 3
+    assert [cell.samples for cell in results.cells] == [[1.0, 2.0], [3.0, 4.0]]
     assert results.complete
 
 
-def test_without_budget_there_is_still_one_sample() -> None:
-    """The warm-up and one sample of each driver, whatever it costs."""
-    results = measure(Workload("x", "x", lambda _bed: 1.0), "a", "b", repeats=9, budget=0.0)
+def test_rounds_go_through_all_workloads(opening: Opening) -> None:
+    """So that a slow minute hits all of them."""
+    diary = Diary()
+    order: list[str] = []
 
-    assert [len(cell.samples) for cell in results.cells] == [1, 1]
+    def noting(name: str) -> Workload:
+        def take(bed: Bed) -> None:
+            order.append(name)
+            diary.take(bed)
+
+        return workload(name, take=take)
+
+    measure(opening("vfs"), noting("one"), noting("two"), repeats=1)
+    assert order == ["one", "two"] * 2
 
 
-def test_sizes_are_measured_once() -> None:
-    """Bytes do not vary and need no warm-up."""
-    calls: list[str] = []
+def test_a_driver_that_is_sure_rests(opening: Opening) -> None:
+    """Six equal samples are enough for one; the other, whose samples differ, goes on."""
+    diary = Diary({"aufs": [1.0], "vfs": [float(n) for n in range(1, 20)]})
+    results = measure(opening("aufs", "vfs"), workload(take=diary.take), repeats=10)
 
-    def run(bed: Bed) -> float:
-        calls.append(bed.name)
-        return 4096.0
+    assert [len(cell.samples) for cell in results.cells] == [6, 10]
 
-    assert measure(Workload("disk", "disk", run, "B"), "a").cells[0].samples == [4096.0]
-    assert calls == ["a"]
+
+def test_without_budget_there_is_still_one_sample(opening: Opening) -> None:
+    """The warm-up itself, which says what it is."""
+    results = measure(opening("vfs"), workload(take=Diary().take), budget=0.0)
+
+    assert [(cell.samples, cell.warm) for cell in results.cells] == [([1.0], False)]
+
+
+def test_what_is_measured_once(opening: Opening) -> None:
+    """Needs no warm-up."""
+    diary = Diary()
+    results = measure(opening("vfs"), workload(take=diary.take, once=True))
+
+    assert diary.asked == ["vfs"]
+    assert [(cell.samples, cell.warm) for cell in results.cells] == [([1.0], True)]
 
 
 @pytest.mark.parametrize("error", [errors.ChainTooDeep("x", 3, 2), OSError(28, "No space left on device")])
-def test_a_driver_that_cannot_keeps_its_reason(error: Exception) -> None:
+def test_a_driver_that_cannot_keeps_its_reason(opening: Opening, error: Exception) -> None:
     """The others go on; the one that failed is not asked again."""
-    calls: list[str] = []
+    diary = Diary()
 
-    def run(bed: Bed) -> float:
-        calls.append(bed.name)
-        if bed.name == "a" and calls.count("a") == 2:
+    def take(bed: Bed) -> None:
+        diary.take(bed)
+        if bed.name == "aufs":
             raise error
-        return 1.0
 
-    results = measure(Workload("x", "x", run), "a", "b", repeats=3)
-    assert calls == ["a", "b", "a", "b", "b", "b"]
-    assert results.cells[0].samples == []
-    assert results.cells[0].reason == str(error)
-    assert len(results.cells[1].samples) == 3
+    results = measure(opening("aufs", "vfs"), workload(take=take), repeats=2)
+    assert diary.asked == ["aufs", "vfs", "vfs", "vfs"]
+    assert (results.cells[0].samples, results.cells[0].reason) == ([], str(error))
+    assert len(results.cells[1].samples) == 2
 
 
-def test_bugs_are_not_reasons() -> None:
+def test_bugs_are_not_reasons(opening: Opening) -> None:
     """An error that is no deliberate one propagates."""
 
-    def run(_bed: Bed) -> float:
+    def take(_bed: Bed) -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        measure(Workload("x", "x", run), "a")
+        measure(opening("vfs"), workload(take=take))
 
 
-def test_interrupted_results_are_usable() -> None:
+def test_a_row_that_was_left_out_says_so(opening: Opening) -> None:
+    """A workload need not give every row: one is a figure, one has a reason."""
+
+    def take(bed: Bed) -> None:
+        bed.readings.note("there", 4096)
+        bed.readings.cannot("missing", "this file system has none")
+
+    rows = [Row(name, name, name, "B") for name in ("there", "missing")]
+    there, missing = measure(opening("vfs"), workload("x", *rows, take=take)).cells
+    assert (there.samples, there.reason) == ([4096], "")
+    assert (missing.samples, missing.reason) == ([], "this file system has none")
+
+
+def test_interrupted_results_are_usable(opening: Opening) -> None:
     """What was measured before Ctrl-C is there, and not called complete."""
-    results = runner.Results()
+    results = Results()
 
-    def run(_bed: Bed) -> float:
-        if results.cells and len(results.cells[0].samples) == 2:
+    def take(bed: Bed) -> None:
+        if results.cells[0].samples:
             raise KeyboardInterrupt
-        return 1.0
+        bed.readings.add("row", 1.0)
 
+    course = runner.Course(opening("vfs"), results, Watch(), lambda *_progress: None)
     with pytest.raises(KeyboardInterrupt):
-        runner.run(
-            runner.Plan(workloads=[Workload("x", "x", run)], repeats=5), beds("a"), results, lambda *_progress: None
-        )
-    assert results.cells[0].samples == [1.0, 1.0]
+        runner.run(runner.Plan(workloads=[workload(take=take)]), course)
+    assert results.cells[0].samples == [1.0]
     assert not results.complete
 
 
-def test_scratch_is_removed_whatever_happens(tmp_path: pathlib.Path) -> None:
-    """Files, folders without permissions: all gone, also after Ctrl-C."""
+def test_progress_goes_up(opening: Opening) -> None:
+    """From nothing, never beyond all of it, never back in the first round."""
+    seen: list[float] = []
+    course = runner.Course(opening("aufs", "vfs"), Results(), Watch(), lambda *told: seen.append(told[2]))
+    runner.run(runner.Plan(workloads=[workload(take=Diary().take)], repeats=1, budget=0.0), course)
 
-    def interrupted() -> None:
-        with runner.scratch(str(tmp_path)) as folder:
-            os.makedirs(os.path.join(folder, "a", "b"))
-            os.chmod(os.path.join(folder, "a"), 0)
-            assert str(os.getpid()) in os.path.basename(folder)
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert os.listdir(tmp_path) == []
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
-def test_scratch_unmounts(tmp_path: pathlib.Path) -> None:
-    """Mounts in it, stacked ones too, are undone, and what they showed is left alone."""
-    keep = tmp_path / "keep"
-    keep.mkdir()
-    (keep / "file").touch()
-    with runner.scratch(str(tmp_path)) as folder:
-        target = os.path.join(folder, "target")
-        os.mkdir(target)
-        for _ in range(2):
-            subprocess.run(["mount", "--bind", str(keep), target], check=True)
-    assert os.listdir(tmp_path) == ["keep"]
-    assert os.listdir(keep) == ["file"]
-
-
-def test_clean_up_is_not_interrupted() -> None:
-    """Signals wait until the block has ended."""
-    reached: list[str] = []
-
-    def interrupted() -> None:
-        with runner._uninterrupted():
-            os.kill(os.getpid(), signal.SIGINT)
-            reached.append("the end of the block")
-        reached.append("what comes after it")
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert reached == ["the end of the block"]
+    assert seen[0] == 0.0
+    assert sorted(seen) == seen
+    assert seen[-1] <= 1.0

@@ -12,18 +12,13 @@ from graphdrivers.bench import sample
 from graphdrivers.images.opening import open_image
 from graphdrivers.model import Limits
 
-
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take less of the library than for a benchmark."""
-    monkeypatch.setattr(sample, "SIZE_MAX", 4 << 20)
+SMALL = 4 << 20
 
 
-@pytest.mark.usefixtures("small")
 def test_sample_is_an_image(tmp_path: pathlib.Path) -> None:
     """It opens, its layers have their DiffIDs, and they hold what layers are made of."""
     seen: list[int] = []
-    folder = sample.build_sample(str(tmp_path / "sample"), progress=seen.append)
+    folder = sample.build_sample(str(tmp_path / "sample"), size_max=SMALL, progress=seen.append)
     names = set()
     with open_image(folder, reference=sample.REFERENCE) as image:
         assert len(image.layers) == 3
@@ -39,10 +34,9 @@ def test_sample_is_an_image(tmp_path: pathlib.Path) -> None:
     assert seen[0] > 0
 
 
-@pytest.mark.usefixtures("small")
 def test_sample_is_reproducible(tmp_path: pathlib.Path) -> None:
     """Two builds are equal, file by file."""
-    first, second = (sample.build_sample(str(tmp_path / name)) for name in ("a", "b"))
+    first, second = (sample.build_sample(str(tmp_path / name), size_max=SMALL) for name in ("a", "b"))
     subprocess.run(["diff", "--recursive", first, second], check=True)
 
 

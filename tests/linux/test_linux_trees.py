@@ -69,6 +69,17 @@ def test_stack_leaks_nothing(directory: int) -> None:
     assert os.listdir("/proc/self/fd") == before
 
 
+def test_a_stack_is_closed_at_its_deepest(directory: int) -> None:
+    """The root is closed too, where the current directory is far below it."""
+    before = os.listdir("/proc/self/fd")
+    with trees.DirStack(directory) as stack:
+        for _ in range(2 * stack.KEEP):
+            os.mkdir("d", dir_fd=stack.fd)
+            stack.enter(b"d")
+
+    assert os.listdir("/proc/self/fd") == before
+
+
 def test_stack_notices_a_move(directory: int, tmp_path: pathlib.Path) -> None:
     """A directory that was moved elsewhere does not lead the walk there."""
     with trees.DirStack(directory) as stack:
@@ -216,6 +227,28 @@ def test_remove_refuses_mounts(target: str, tmp_path: pathlib.Path, mount: Mount
     assert sorted(os.listdir(target)) == ["a", "file"]
     assert "file" in os.listdir(tmp_path / "precious")
     os.close(parent)
+
+
+def test_remove_in_a_detached_mount(target: str, tmp_path: pathlib.Path) -> None:
+    """What is mounted somewhere on the machine is not in the way of the same path in a mount that nobody sees."""
+    pathlib.Path(target, "busy").mkdir()
+    mounts.attach((Mount("tmpfs", "tmpfs"),), f"{target}/busy")
+    tree = tmp_path / "tree"
+    inside = pathlib.Path(f"{tree}/{target}")
+    (inside / "busy").mkdir(parents=True)
+    plan = (Mount("bind", str(tree), options=(("noatime", None),)),)
+    try:
+        with mounts.opened(plan) as root:
+            parent = os.open(target[1:], os.O_RDONLY, dir_fd=root)
+            try:
+                trees.remove_tree(parent, b"busy")
+            finally:
+                os.close(parent)
+    finally:
+        mounts.detach(f"{target}/busy")
+
+    assert list(inside.iterdir()) == []
+    assert os.listdir(target) == ["busy"]
 
 
 def test_walk_does_not_enter_a_bind(target: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:

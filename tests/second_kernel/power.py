@@ -18,6 +18,7 @@ INSIDE = ROOT / "tests" / "second_kernel" / "inside"
 GUEST = ("--memory", "320M", "--disk", "64M")
 SHARED = pathlib.Path("/dev/shm")  # noqa: S108 - only a folder with a random name is made in it
 SIZE = 512 << 20
+PATH = f"PATH={os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
 OPENING = 0.2
 """Seconds within which an opening is cut; it takes about so long."""
 
@@ -72,7 +73,8 @@ def outcome_of(case: Case) -> Outcome:
         text.write_text(lines + "\n" * (-len(lines) % 4096), encoding="ascii")  # a guest reads it as a disk
         done = sum('"done"' in line for line in journal)
         recovering = sum(not any('"opened"' in line for line in lines) for lines in openings)
-        return Outcome(done, recovering, looked_at(case.fs_type, disk, text))
+        complaints = checked(case, disk) + looked_at(case.fs_type, disk, text) + checked(case, disk)
+        return Outcome(done, recovering, complaints)
 
 
 @contextlib.contextmanager
@@ -84,8 +86,7 @@ def disk_of(fs_type: str) -> Iterator[pathlib.Path]:
         disk.touch()
         os.truncate(disk, SIZE)
         lazy = ["-E", "lazy_itable_init=0,lazy_journal_init=0"] if fs_type == "ext4" else []
-        path = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
-        command = ["env", f"PATH={path}", f"mkfs.{fs_type}", "-q", *lazy, str(disk)]
+        command = ["env", PATH, f"mkfs.{fs_type}", "-q", *lazy, str(disk)]
         subprocess.run(command, check=True, capture_output=True)
         yield disk
 
@@ -112,6 +113,14 @@ def cut(case: Case, disk: pathlib.Path, seed: str, steps: int, pause: float) -> 
             guest.terminate()  # the program, which kills the guest
         lines += guest.stdout.readlines()
     return [one for one in lines if one.endswith("\n")]
+
+
+def checked(case: Case, disk: pathlib.Path) -> list[str]:
+    """Let ``btrfs check`` look at a file system of which the driver uses more than files; give what is wrong."""
+    if case.driver != "btrfs":
+        return []
+    done = subprocess.run(["env", PATH, "btrfs", "check", str(disk)], check=False, capture_output=True, text=True)
+    return [] if done.returncode == 0 else [f"btrfs check: {done.stdout}{done.stderr}"]
 
 
 def looked_at(fs_type: str, disk: pathlib.Path, journal: pathlib.Path) -> list[str]:

@@ -1,6 +1,7 @@
 """Power cuts: what a store has acknowledged is there afterwards, nothing else, and it opens without help.
 
-``GRAPHDRIVERS_POWER_CUTS`` is how many (6); their seeds follow on those of the short form.
+``GRAPHDRIVERS_POWER_CUTS`` is how many (6), ``GRAPHDRIVERS_POWER_CUTS_BTRFS`` how many more on subvolumes (2); their
+seeds follow on those of the short form.
 """
 
 import os
@@ -25,6 +26,10 @@ CUTS = int(os.environ.get("GRAPHDRIVERS_POWER_CUTS", "6"))
 CASES = [
     Case(*KINDS[number % len(KINDS)], seed=number, makes=number % 5 == 4, recovery_cuts=int(number % 4 == 1))
     for number in range(CUTS)
+]
+CASES += [
+    Case("btrfs", "commit=1", "btrfs", "layer", seed=number, makes=number % 10 == 9, recovery_cuts=int(number % 4 == 1))
+    for number in range(int(os.environ.get("GRAPHDRIVERS_POWER_CUTS_BTRFS", "2")))
 ]
 BROKEN = [
     Case("ext4", "commit=1000", "overlay", "none", seed=0),

@@ -27,6 +27,7 @@ class Minimal(Driver):
     """The least that a driver is made of."""
 
     name = "minimal"
+    contract = 1
 
     @classmethod
     def probe(cls, home: str, options: Mapping[str, str]) -> Support:

@@ -46,6 +46,7 @@ class AufsDriver(Driver):
     """Layers in the aufs dialect, mounted by one of several engines."""
 
     name: ClassVar[str] = NAME
+    contract: ClassVar[int] = 1
 
     def __init__(self, home: str, options: Mapping[str, str], support: Support) -> None:
         """Open ``home``; see `driver.Driver`."""

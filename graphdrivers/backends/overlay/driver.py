@@ -46,6 +46,7 @@ class OverlayDriver(Driver):
     """Kernel overlayfs over one folder per layer."""
 
     name: ClassVar[str] = choices.NAME
+    contract: ClassVar[int] = 1
     rank: ClassVar[int] = 100
 
     def __init__(self, home: str, options: Mapping[str, str], support: Support) -> None:

@@ -55,17 +55,6 @@ class Snapping(_Snapping):
     name: ClassVar[str] = "snapping"
 
 
-class NoSnapshots(VfsDriver):
-    """Claims to fork live layers, and has no way to."""
-
-    name: ClassVar[str] = "no-snapshots"
-
-    @classmethod
-    def probe(cls, home: str, options: Mapping[str, str]) -> Support:
-        """Claim it."""
-        return claiming(super().probe(home, options), fork_live=True)
-
-
 class Modest(Snapping):
     """Does not say that it can."""
 
@@ -186,7 +175,6 @@ class HandsLimitsOn(LimitedSnapping):
 
 
 CAUGHT_BY: dict[type[Driver], tuple[str, ...]] = {
-    NoSnapshots: ("test_a_mounted_layer_is_snapshot",),
     Modest: ("test_snapshots_that_are_not_claimed",),
     SharesFiles: ("test_an_open_file_goes_on",),
     CopiesTheParent: ("test_a_mounted_layer_is_snapshot", "test_a_snapshot_of_a_base_layer"),

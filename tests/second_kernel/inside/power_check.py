@@ -81,8 +81,19 @@ def left_over(store: Store) -> Iterator[str]:
         yield f"records: {sorted(records)}"
     for query in ("SELECT name FROM containers WHERE NOT ready", "SELECT layer FROM leases", "SELECT * FROM mounts"):
         yield from (f"{query}: {row}" for row in site.database.read(query))
+    if site.driver.name == "btrfs":
+        trees = {os.path.join(site.driver.home, "layers", name, "tree") for name in there}
+        yield from (f"subvolume: {path}" for path in trees ^ subvolumes(site.root))
     for folder in (os.path.join(site.driver.home, "tmp"), os.path.join(site.root, "mounts")):
         yield from (f"left over: {folder}/{name}" for name in os.listdir(folder))
+
+
+def subvolumes(root: str) -> set[str]:
+    """Give the paths of all subvolumes of a btrfs file system that ``root`` is directly on."""
+    place = os.path.dirname(root)
+    command = ["btrfs", "subvolume", "list", place]
+    listed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return {os.path.join(place, line.partition(" path ")[2]) for line in listed.splitlines()}
 
 
 def not_as_acknowledged(store: Store, state: model.State, begun: model.Step | None) -> Iterator[str]:

@@ -1,7 +1,9 @@
 """Edits of a tree as values: replayed on a driver's mounted tree and on a flat directory, they must give the same.
 
-Every edit sets the times of what it touches to a fixed moment, so two replays
-are equal to the nanosecond.
+A room of its own, below the inspectors: the conformance suite checks drivers
+with these edits, the benchmark measures drivers with them. In `replay` every
+edit sets the times of what it touches to a fixed moment, so two replays are
+equal to the nanosecond.
 """
 
 import abc
@@ -224,6 +226,29 @@ class Utime(Edit):
     def touched(self) -> tuple[str, ...]:
         """It says the time itself."""
         return ()
+
+
+@attrs.frozen
+class Sync(Edit):
+    """Make what was written to a regular file durable."""
+
+    def perform(self, root: str) -> None:
+        """Call fsync(2)."""
+        fd = os.open(os.path.join(root, self.path), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def touched(self) -> tuple[str, ...]:
+        """No modification time changes."""
+        return ()
+
+
+def perform(edits: Iterable[Edit], root: str) -> None:
+    """Perform edits in order below ``root``, as programs do: the times are what they get."""
+    for edit in edits:
+        edit.perform(root)
 
 
 def replay(edits: Iterable[Edit], root: str, *, start: int = EPOCH) -> None:

@@ -1,0 +1,1 @@
+"""The btrfs driver of graphdrivers: one subvolume per layer, one snapshot per child."""

@@ -1,0 +1,230 @@
+"""Limits on the size of layers, by the qgroups of their subvolumes.
+
+Two limits are set. *Exclusive* is what no other subvolume shares: what a layer
+takes beyond its parents, to the block. A snapshot of a live layer shares all of
+that, and the count begins again at nothing; so the layer as a whole, *referenced*,
+may be no larger than it began plus its size. With quotas of the simple kind both
+count what was written in the layer; it then has a qgroup of a higher level too,
+which subvolumes that are made inside of it join, so that they are no way out.
+
+The limit binds root too. It ends with the layer's life as a writable one: what is
+sealed cannot grow. The size stays on record, in a file of the layer's folder.
+"""
+
+import contextlib
+import errno
+import os
+import struct
+
+import attrs
+
+from graphdrivers import errors
+from graphdrivers.kit import layerdirs
+from graphdrivers.kit.quotas import Refusal
+from graphdrivers.linux import durable
+from graphdrivers_btrfs import ioctls
+from graphdrivers_btrfs.ioctls import MAX_EXCL, MAX_RFER, QUOTA_TREE, Key
+
+_FILE = "limit"
+"""In a layer's folder: the bytes of its size, and those that its subvolume referenced when it was made."""
+
+_ON, _RESCAN, _INCONSISTENT, _SIMPLE = 1, 2, 4, 8
+_LEVEL = 0x6764 << 48
+"""Of our qgroups of a higher level: one that administrators hardly use."""
+_STATUS = struct.Struct("<16xQ")
+_USAGE = struct.Struct("<8xQ8xQ")
+_NONE = (1 << 64) - 1
+_TRIAL = 8 << 20
+_OVER = frozenset({errno.EDQUOT, errno.ENOSPC})
+
+
+@attrs.frozen
+class Usage:
+    """What a qgroup has counted, in bytes, as of the last commit."""
+
+    referenced: int
+    exclusive: int
+
+
+def obstacle(inside: int) -> Refusal | None:
+    """Say what keeps limits from holding on the file system of an open file; ``None`` where nothing does."""
+    try:
+        flags = _flags(inside)
+    except PermissionError:
+        reason = "limits on the size of layers are set by root outside of user namespaces only"
+        return Refusal(reason, "run as root, or ask for no size")
+    if not flags & _ON:
+        fix = "btrfs quota enable --simple ROOT (before Linux 6.7 without --simple)"
+        return Refusal("quotas are off on this btrfs", fix)
+    if flags & _RESCAN:
+        return Refusal("btrfs is still counting what its subvolumes hold", "wait for: btrfs quota rescan -w ROOT")
+    if flags & _INCONSISTENT:
+        return Refusal("btrfs has lost count of what its subvolumes hold", "btrfs quota rescan -w ROOT")
+    return None
+
+
+def usage(inside: int, number: int) -> Usage | None:
+    """Give what a subvolume holds; ``None`` without quotas."""
+    try:
+        found = _item(inside, Key(0, ioctls.QGROUP_INFO, number))
+    except OSError:
+        return None
+    return None if found is None else Usage(*_USAGE.unpack_from(found))
+
+
+def size_of(folder: str) -> int | None:
+    """Give the size that the layer in a folder is limited to, if it is."""
+    found = _read(folder)
+    return None if found is None else found[0]
+
+
+def limit(driver: str, folder: str, tree: str, size: int) -> None:
+    """Limit a layer that was just made.
+
+    Raises:
+        NotSupported: limits do not hold (any more).
+    """
+    with layerdirs.directory(tree) as root:
+        _refuse(driver, root)
+        number = ioctls.describe(root).number
+        began = usage(root, number)
+        if _flags(root) & _SIMPLE:
+            ioctls.make_qgroup(root, _LEVEL | number, number)
+        with layerdirs.directory(folder) as opened:
+            text = f"{size} {began.referenced if began else 0}\n".encode()
+            durable.write_atomic(opened, _FILE, text, durable=False)
+    keep(driver, folder, tree)
+
+
+def keep(driver: str, folder: str, tree: str) -> None:
+    """See to it that the limit of a layer holds. Idempotent; nothing for one without limit.
+
+    Raises:
+        NotSupported: limits do not hold any more.
+    """
+    found = _read(folder)
+    if found is None:
+        return
+    size, began = found
+    with layerdirs.directory(tree) as root:
+        _refuse(driver, root)
+        ioctls.set_qgroup_limit(root, _qgroup(root), {MAX_RFER: began + size, MAX_EXCL: size})
+
+
+def lift(folder: str, tree: str) -> None:
+    """Take the limit of a layer away. Idempotent; where quotas are off by now, there is none."""
+    if _read(folder) is None:
+        return
+    with contextlib.suppress(OSError), layerdirs.directory(tree) as root:
+        ioctls.set_qgroup_limit(root, _qgroup(root), {MAX_RFER: _NONE, MAX_EXCL: _NONE})
+
+
+def forget(folder: str, tree: str) -> None:
+    """Remove what limits a layer that is about to be deleted. Idempotent.
+
+    The qgroup of the subvolume itself is removed by the kernel (6.11) or, where it lets us, here.
+    """
+    if not os.path.lexists(os.path.join(folder, _FILE)):
+        return
+    with contextlib.suppress(OSError), layerdirs.directory(tree) as root:
+        number = ioctls.describe(root).number
+        for one in (_LEVEL | number, number):
+            with contextlib.suppress(OSError):
+                ioctls.set_qgroup_limit(root, one, {MAX_RFER: _NONE, MAX_EXCL: _NONE})
+            with contextlib.suppress(OSError):
+                ioctls.remove_qgroup(root, one)
+
+
+def sweep(inside: int) -> None:
+    """Remove our qgroups of a higher level whose layers are gone, and those in them of subvolumes that are gone.
+
+    With simple quotas a qgroup is kept for as long as something is there that was written under it, a copy in another
+    subvolume that shares the blocks too. Nothing is done by a user who may not.
+    """
+    with contextlib.suppress(OSError):
+        first, last = Key(0, ioctls.QGROUP_INFO, _LEVEL), Key(0, ioctls.QGROUP_INFO, _LEVEL | (1 << 48) - 1)
+        for group in [key.offset for key, _ in ioctls.search(inside, QUOTA_TREE, first, last)]:
+            first, last = Key(group, ioctls.QGROUP_RELATION, 0), Key(group, ioctls.QGROUP_RELATION, _NONE)
+            members = [key.offset for key, _ in ioctls.search(inside, QUOTA_TREE, first, last)]
+            for one in (*members, group):
+                if not _subvolume_exists(inside, one & (1 << 48) - 1):
+                    with contextlib.suppress(OSError):  # it still counts something
+                        ioctls.remove_qgroup(inside, one)
+
+
+def _subvolume_exists(inside: int, number: int) -> bool:
+    first, last = Key(number, ioctls.ROOT_ITEM, 0), Key(number, ioctls.ROOT_ITEM, _NONE)
+    return bool([key for key, _ in ioctls.search(inside, ioctls.ROOT_TREE, first, last)])
+
+
+def tried(folder: str) -> Refusal | None:
+    """Find out, by passing a limit in a scratch folder, whether limits hold; ``None`` where they do."""
+    with layerdirs.directory(folder) as opened:
+        found = obstacle(opened)
+        if found is not None:
+            return found
+        ioctls.make_subvolume(opened, b"limited")
+        tree = os.path.join(folder, "limited")
+        try:
+            with layerdirs.directory(tree) as root:
+                number = ioctls.describe(root).number
+                ioctls.set_qgroup_limit(root, number, {MAX_RFER: _TRIAL, MAX_EXCL: _TRIAL})
+                held = _is_held(root)
+        finally:
+            ioctls.destroy(opened, b"limited")
+    return (
+        None if held else Refusal("this kernel lets a subvolume grow past the limit of its qgroup", "ask for no size")
+    )
+
+
+def _is_held(root: int) -> bool:
+    fd = os.open("large", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=root)
+    try:
+        os.posix_fallocate(fd, 0, 4 * _TRIAL)
+    except OSError as error:
+        if error.errno == errno.EDQUOT:
+            return True
+        raise
+    finally:
+        os.close(fd)
+    return False
+
+
+def _refuse(driver: str, root: int) -> None:
+    found = obstacle(root)
+    if found is not None:
+        raise found.error(driver)
+
+
+def _flags(inside: int) -> int:
+    """Give the state of the quotas; 0 where there are none."""
+    try:
+        status = _item(inside, Key(0, ioctls.QGROUP_STATUS, 0))
+    except FileNotFoundError:
+        return 0
+    return 0 if status is None else int(_STATUS.unpack_from(status)[0])
+
+
+def _qgroup(root: int) -> int:
+    """Give the qgroup that carries a layer's limit."""
+    number = ioctls.describe(root).number
+    above = _item(root, Key(0, ioctls.QGROUP_INFO, _LEVEL | number))
+    return number if above is None else _LEVEL | number
+
+
+def _item(inside: int, key: Key) -> bytes | None:
+    for _, content in ioctls.search(inside, QUOTA_TREE, key, key):
+        return bytes(content)
+    return None
+
+
+def _read(folder: str) -> tuple[int, int] | None:
+    try:
+        with open(os.path.join(folder, _FILE), "rb") as file:
+            text = file.read()
+    except FileNotFoundError:
+        return None
+    words = text.split()
+    if len(words) != 2 or not all(word.isdigit() for word in words):
+        raise errors.StoreCorrupt(folder, f"the size of its limit is {text!r}")
+    return int(words[0]), int(words[1])
