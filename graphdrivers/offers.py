@@ -175,8 +175,11 @@ def _offered(distribution: importlib.metadata.Distribution) -> Iterator[Offer]:
 
 
 def _named(distribution: importlib.metadata.Distribution) -> tuple[str, str]:
-    """Give name and version; a missing line is no reason to fail, or to warn, as ``Distribution.name`` does."""
-    about = distribution.metadata
+    """Give name and version; what is missing is no reason to fail, or to warn, as ``Distribution.name`` does."""
+    try:
+        about = distribution.metadata
+    except (OSError, UnicodeDecodeError):
+        return _NAMELESS, ""
     title, version = (next(iter(about.get_all(key, [])), "") for key in ("Name", "Version"))
     return title or _NAMELESS, version
 

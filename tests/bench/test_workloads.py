@@ -186,10 +186,11 @@ def test_what_else_is_going_on() -> None:
         "other programs were running at 3 of the 10 moments looked at"
     ]
     assert not any("other programs" in text for text in Watch(moments=10, busy=2).complaints())
-    watch._before = attrs.evolve(
-        watch._before, swapped=watch._before.swapped - 7, throttled=watch._before.throttled - 1
-    )
-    assert {"7 pages were swapped", "the processors were too hot 1 times"} <= set(watch.complaints())
+    before = watch._before
+    watch._before = attrs.evolve(before, swapped=before.swapped - 7, throttled=before.throttled - 1)
+    told = " ".join(watch.complaints())
+    assert "pages were swapped" in told
+    assert "the processors were too hot" in told
 
 
 def test_sizes_say_what_is_modelled() -> None:
