@@ -31,7 +31,7 @@ IMAGE = (
 CROWD = 10_000
 CROWDED = "store, 10,000 layers more"
 RM = "rm -rf"
-HEAVY = 1 << 30
+HEAVY = 256 << 20
 """Bytes in the writable layer that is forked."""
 
 _ROUNDS = 40

@@ -13,7 +13,8 @@ import memory
 import mounts
 import startup
 import tools
-from graphdrivers.bench.report import Summary, quantity, summarise
+from graphdrivers.bench.quantities import quantity
+from graphdrivers.bench.results import Summary, summarise
 from measuring import Result
 
 MIB = 1 << 20

@@ -52,9 +52,12 @@ def shared_files(bed: Bed) -> str:
 
 
 def unpack(scene: Scene) -> None:
-    """Unpack the image, and see what it takes on disk."""
+    """Unpack the image, and see what it takes on disk; the first one stays, as the ground of other workloads."""
     before = scene.bed.disk()
-    scene.adopt(scene.bed.apply_image("apply"))
+    if scene.bed.has_image:
+        scene.adopt(scene.bed.apply_image("apply"))
+    else:
+        scene.bed.image_layer("apply")
     scene.readings.note("disk", scene.bed.disk() - before)
 
 
@@ -152,7 +155,7 @@ def go_deep(scene: Scene) -> None:
 def crowd_together(scene: Scene) -> None:
     """Start more and more containers that read the same files; see what they take on disk and in memory."""
     bed, meter = scene.bed, scene.bed.instruments.memory
-    deadline = time.monotonic() + bed.sizes.patience * _DENSITY_PATIENCE
+    deadline = time.monotonic() + bed.patience * _DENSITY_PATIENCE
     reason = caches.kept_in_memory(scene.driver.home)
     empty = bed.disk()
     running: list[str] = []

@@ -67,6 +67,8 @@ class Bed:
         self.instruments = instruments
         self.driver = loading.load_driver(name, os.path.join(folder, name), options)
         self.readings = Readings()
+        self.patience = sizes.patience
+        """What is left of it when time runs short."""
         self._made: dict[str, str] = {}
         self._numbers = itertools.count(1)
         self._stack: list[str] = []
@@ -89,7 +91,7 @@ class Bed:
         start = time.monotonic()
         for number in range(count):
             yield number
-            if time.monotonic() - start > self.sizes.patience:
+            if time.monotonic() - start > self.patience:
                 return
 
     def unused(self) -> str:
@@ -126,9 +128,14 @@ class Bed:
             self.driver.seal(layer)
         return layers
 
-    def image_layer(self) -> str:
-        """Give the top layer of the image."""
-        return self._once("image", lambda: self.apply_image()[-1])
+    @property
+    def has_image(self) -> bool:
+        """Whether the image was unpacked for good."""
+        return "image" in self._made
+
+    def image_layer(self, row: str | None = None) -> str:
+        """Give the top layer of the image, unpacked when it is first asked for; ``row`` as in `apply_image`."""
+        return self._once("image", lambda: self.apply_image(row)[-1])
 
     def ground(self, what: str, files: Callable[[], Iterable[File]]) -> str:
         """Give a sealed layer without a parent that holds these files, made when it is first asked for."""
@@ -141,7 +148,7 @@ class Bed:
             ChainTooDeep: the driver cannot.
             TimeoutError: making it takes longer than patience has.
         """
-        deadline = time.monotonic() + self.sizes.patience * _GROUND_PATIENCE
+        deadline = time.monotonic() + self.patience * _GROUND_PATIENCE
         while len(self._stack) < depth:
             if time.monotonic() > deadline:
                 text = f"making {depth} layers takes longer than there is time for: {len(self._stack)} were made"

@@ -6,6 +6,7 @@ all of them. The first round warms up and does not count. Rounds go on until
 every median is sure enough or the budget is used up.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -24,6 +25,12 @@ Observer = Callable[[str, str, float], None]
 _FIRST_ROUND = 1.5
 """How many times the budget the first round may take."""
 
+_SHARE = 4
+"""A sample takes about so many times what it repeats things for: it makes its ground, and cleans up."""
+
+_LEAST_PATIENCE = 0.02
+"""Seconds."""
+
 _LEAST = 30.0
 """Seconds that the first round may take in any case."""
 
@@ -39,6 +46,8 @@ class Plan:
     """Half the width of a median's interval, as a part of it, that is narrow enough."""
     budget: float = 60.0
     """Seconds for everything; the first round may take half as much again, and 30 s at least."""
+    whatever: bool = False
+    """The first round is made whole, whatever it takes."""
 
 
 @attrs.define
@@ -60,7 +69,13 @@ class _Clock:
         return self.spent() + self.lasted.get(workload.name, 0.0) < self.plan.budget
 
     def is_hopeless(self) -> bool:
-        return self.spent() > max(self.plan.budget * _FIRST_ROUND, _LEAST)
+        limit = max(self.plan.budget * _FIRST_ROUND, _LEAST)
+        return self.spent() > limit and not self.plan.whatever
+
+    def patience(self, workloads: int) -> float:
+        """Give the seconds that a sample of the first round may repeat things for, with so many workloads to come."""
+        samples = max(self.first_round * workloads // len(self.plan.workloads), 1)
+        return max((self.plan.budget - self.spent()) / samples / _SHARE, _LEAST_PATIENCE)
 
     def done(self) -> float:
         """Give the part that is done, 0 to 1."""
@@ -79,6 +94,11 @@ class Course:
     watch: Watch
     observe: Observer
 
+    def hurry(self, patience: float) -> None:
+        """Let samples repeat things for so long at most."""
+        for bed in self.beds:
+            bed.patience = min(bed.sizes.patience, patience) if bed.sizes.patience != math.inf else math.inf
+
 
 def run(plan: Plan, course: Course) -> None:
     """Measure everything into the results, which are usable at any moment (after Ctrl-C too).
@@ -92,6 +112,7 @@ def run(plan: Plan, course: Course) -> None:
         for number in range(plan.repeats + 1):
             if not _round(number, clock, course):
                 break
+            course.hurry(math.inf)
     finally:
         for cell in cells:
             cell.finish(warmed_up=not cell.workload.once)
@@ -101,9 +122,10 @@ def run(plan: Plan, course: Course) -> None:
 def _round(number: int, clock: _Clock, course: Course) -> bool:
     """Take a sample of all that needs one; say whether any was taken."""
     before = clock.taken
-    for workload in clock.plan.workloads:
+    for index, workload in enumerate(clock.plan.workloads):
         if not number:
             course.results.begin(workload, [bed.name for bed in course.beds])
+            course.hurry(clock.patience(len(clock.plan.workloads) - index))
         elif workload.once or not clock.has_time_for(workload):
             continue
         start = clock.spent()

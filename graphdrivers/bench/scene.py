@@ -1,7 +1,9 @@
 """One run through the steps of a workload: the layer in hand, where it is mounted, what has to go afterwards."""
 
 import contextlib
+import errno
 import os
+import time
 from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Self
@@ -10,6 +12,12 @@ from graphdrivers import edits
 from graphdrivers.bench.bed import Bed
 from graphdrivers.bench.readings import Readings
 from graphdrivers.linux import mounts
+
+_BUSY = 5.0
+"""Seconds after which a mount that is in use is an error."""
+
+_PAUSE = 0.001
+"""Seconds between two tries."""
 
 
 class Scene:
@@ -114,9 +122,20 @@ class Scene:
             self._made.pop()
 
     def _detach(self, target: str) -> None:
-        if target:
-            mounts.detach(target)
-            os.rmdir(target)
+        """Unmount, patiently: a program that another thread starts has our open files until it is executed."""
+        if not target:
+            return
+        deadline = time.monotonic() + _BUSY
+        while True:
+            try:
+                mounts.detach(target)
+            except OSError as error:
+                if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(_PAUSE)
+            else:
+                break
+        os.rmdir(target)
 
     def __enter__(self) -> Self:
         return self

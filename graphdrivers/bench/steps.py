@@ -114,7 +114,7 @@ def at_once(steps: Sequence[Step], turns: int, *, threads: int, row: str) -> Act
         return True
 
     def play(scene: Scene) -> None:
-        deadline = time.monotonic() + scene.bed.sizes.patience
+        deadline = time.monotonic() + scene.bed.patience
         start = time.perf_counter()
         with concurrent.futures.ThreadPoolExecutor(threads) as pool:
             done = sum(pool.map(lambda number: turn(scene, number, deadline), range(turns)))

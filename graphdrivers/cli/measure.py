@@ -226,7 +226,11 @@ def _run(settings: Settings, parent: str, workloads: Sequence[Workload], asked: 
     given = {"files": asked["count"], "database": asked["database"]}
     sizes = attrs.evolve(sizes, **{key: value for key, value in given.items() if value is not None})
     plan = runner.Plan(
-        workloads=workloads, repeats=asked["repeats"], precision=asked["precision"], budget=asked["budget"]
+        workloads=workloads,
+        repeats=asked["repeats"],
+        precision=asked["precision"],
+        budget=asked["budget"],
+        whatever=asked["full"],
     )
     return measuring.Run(plan, sizes, asked["image"], wanted)
 
@@ -234,8 +238,7 @@ def _run(settings: Settings, parent: str, workloads: Sequence[Workload], asked: 
 def _enter_user_namespace(settings: Settings) -> None:
     """Start over as root of a new user namespace where a plain user can make one; else return.
 
-    There overlay can be mounted (Linux 5.11). One id is mapped, so all files
-    belong to the user; the report's facts say so.
+    There overlay can be mounted (Linux 5.11). One id is mapped, which the facts say.
     """
     if os.geteuid() == 0 or settings.arguments is None or shutil.which("unshare") is None:
         return

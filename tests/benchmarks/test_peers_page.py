@@ -70,23 +70,18 @@ def test_a_target_is_met_when_its_ratio_is_below_it(tmp_path: pathlib.Path, fact
     samples = {"GNU tar": 1.0, "containers-storage": 4.0, "overlay": factor}
     page = written(tmp_path, document(run_of("apply base", samples, floor="GNU tar")))
 
-    (row,) = [
-        row
-        for row in rows_of(page)
-        if row[1:3] == ["apply base", f"overlay: {factor * 1000:.0f} ms"]
-        or row[1:3] == ["apply base", f"overlay: {factor:.2f} s"]
-    ]
+    (row,) = [row for row in rows_of(page) if len(row) == 8 and row[1] == "apply base" and row[2].startswith("overlay")]
     assert answer == row[6]
     assert row[4].startswith(f"{factor:.2f} (")
     assert row[7] == f"containers-storage: 4.00 s, {4 / factor:.2g} times"
 
 
 def test_what_was_not_measured_is_a_dash_with_its_reason(tmp_path: pathlib.Path) -> None:
-    """A program that cannot do a work has no figure, neither in a table nor among the targets, and the page says why."""
+    """A program that cannot do a work has no figure, in no table, and the page says why."""
     result = run_of("apply small", {"GNU tar": 1.0, "overlay": 1.0}, {"aufs": "no such kernel"}, floor="GNU tar")
     page = written(tmp_path, document(result))
 
-    (row,) = [row for row in rows_of(page) if row[1] == "apply small" and row[2].startswith("aufs")]
+    (row,) = [row for row in rows_of(page) if row[1:2] == ["apply small"] and "aufs: aufs: no such kernel" in row]
     assert [row[2], row[4], row[6]] == ["aufs: aufs: no such kernel", "-", "-"]
     assert "aufs (no such kernel)" in page
 
