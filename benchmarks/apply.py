@@ -15,6 +15,7 @@ import materials
 import ours
 import tools
 from graphdrivers.archive import compression
+from graphdrivers.bench.quantities import quantity
 from graphdrivers.driver import Driver
 from graphdrivers.model import Limits
 from measuring import Bench, Contender, Result, alone, clocked
@@ -71,7 +72,7 @@ def _plain(
     contenders = dict(theirs)
     for name, driver in drivers.items():
         contenders[name] = into(driver, bench.path("headers"), layer.tar, _OVER.get(layer.spec.name))
-    title = f"{layer.size / 1e6:.2g} MB, {layer.entries:,} entries"
+    title = f"{quantity(layer.size, 'B')}, {layer.entries:,} entries"
     return bench.compare(f"apply {layer.spec.name}", title, contenders, absent=absent, floor=tools.GNU_TAR)
 
 
@@ -86,7 +87,7 @@ def _gzip(bench: Bench, layer: materials.Layer, drivers: Mapping[str, Driver]) -
         if name in drivers:
             contenders[plain(name)] = into(drivers[name], bench.path("headers"), layer.tar, parent)
             contenders[name] = into(drivers[name], bench.path("headers"), blob, parent)
-    title = f"{os.path.getsize(blob) / 1e6:.2g} MB of gzip"
+    title = f"{quantity(os.path.getsize(blob), 'B')} of gzip"
     return bench.compare(f"apply {layer.spec.name}, gzip", title, contenders, floor=ISAL)
 
 

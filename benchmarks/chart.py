@@ -44,9 +44,14 @@ class Row:
     ratios: Mapping[str, float]
 
 
-def draw(title: str, rows: Sequence[Row]) -> str:
-    """Draw the rows under a legend; gives the SVG's text."""
-    names = list(dict.fromkeys(name for row in rows for name in row.ratios))
+def draw(title: str, rows: Sequence[Row], names: Sequence[str]) -> str:
+    """Draw the rows under a legend; gives the SVG's text.
+
+    Args:
+        title: stands above.
+        rows: at least one.
+        names: all others, at most seven: each has the same mark in every chart that is drawn with these.
+    """
     height = _TOP + _ROW * len(rows) + 34
     values = [ratio for row in rows for ratio in row.ratios.values()] + [1.0]
     scale = _Scale(min(values) * 0.8, max(values) * 1.25)
@@ -57,7 +62,7 @@ def draw(title: str, rows: Sequence[Row]) -> str:
         f"  <style>{_STYLE}  </style>",
         f'  <rect class="ground" width="{WIDTH}" height="{height}"/>',
         f'  <text x="12" y="24">{html.escape(title)}</text>',
-        *_legend(names),
+        *_legend(names, {name for row in rows for name in row.ratios}),
         *_grid(scale, height),
     ]
     for number, row in enumerate(rows):
@@ -80,9 +85,11 @@ class _Scale:
         return [tick for tick in _TICKS if self.low <= tick <= self.high]
 
 
-def _legend(names: Sequence[str]) -> Iterator[str]:
+def _legend(names: Sequence[str], shown: set[str]) -> Iterator[str]:
     x = 18
     for number, name in enumerate(names):
+        if name not in shown:
+            continue
         yield f"  {_mark(number, x, 46)}"
         yield f'  <text class="small" x="{x + 12}" y="50">{html.escape(name)}</text>'
         x += 34 + 7 * len(name)

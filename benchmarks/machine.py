@@ -15,10 +15,14 @@ BUSY = 0.1
 
 def described(folder: str) -> dict[str, object]:
     """Describe the machine, the file system of ``folder`` and every program's version, as JSON can hold it."""
-    return facts.machine(folder) | {
-        "date": dt.datetime.now(dt.UTC).date().isoformat(),
-        "tools": tools.versions(),
-    }
+    return (
+        facts.machine()
+        | facts.place(folder)
+        | {
+            "date": dt.datetime.now(dt.UTC).date().isoformat(),
+            "tools": tools.versions(),
+        }
+    )
 
 
 @attrs.frozen

@@ -17,6 +17,7 @@ import argparse
 import functools
 import gc
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -26,8 +27,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 
 import attrs
-from graphdrivers.bench.report import Summary, quantity, summarise
 
+from graphdrivers.bench.quantities import quantity
+from graphdrivers.bench.results import Summary, summarise
 from graphdrivers.errors import GraphDriverError
 from graphdrivers.linux import durable
 
@@ -111,7 +113,7 @@ class Bench:
             rounds: how many are counted; for short works many.
             unit: of what the contenders give, ``s`` or ``B``.
         """
-        missing = dict(absent or {})
+        missing = {name: self._anywhere(reason) for name, reason in (absent or {}).items()}
         taken: dict[str, list[float]] = {name: [] for name in contenders}
         for turn in range((QUICK if self.quick else rounds or self.rounds) + 1):
             for name, contender in contenders.items():
@@ -121,7 +123,7 @@ class Bench:
                 try:
                     sample = contender()
                 except CANNOT as error:
-                    missing[name] = _reason(error)
+                    missing[name] = self._anywhere(_reason(error))
                     del taken[name]
                     continue
                 if turn:
@@ -130,6 +132,10 @@ class Bench:
         for line in lines(result):
             self.say(line)
         return result
+
+    def _anywhere(self, reason: str) -> str:
+        """Take the folder's name out of a reason: it is told to people who do not have it."""
+        return re.sub(rf"(['\"]?){re.escape(self.folder)}(/[^\s'\",:;]*)?\1", "the folder", reason)
 
     def _settle(self) -> None:
         """Leave nothing to the next contender that the one before has to answer for."""

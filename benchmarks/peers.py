@@ -17,10 +17,10 @@ from typing import Any
 import attrs
 
 import apply
+import boxes
 import changes
 import diff
 import images
-import life
 import machine
 import measuring
 import memory
@@ -36,7 +36,7 @@ PARTS: Mapping[str, Measure] = {
     "diff": diff.measure,
     "changes": changes.measure,
     "mounts": mounts.measure,
-    "life": life.measure,
+    "boxes": boxes.measure,
     "startup": startup.measure,
     "memory": memory.measure,
 }

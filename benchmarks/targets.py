@@ -3,17 +3,18 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 import attrs
-from graphdrivers.bench.report import Summary, quantity, summarise
 
 import apply
+import boxes
 import diff
 import images
-import life
 import materials
 import memory
 import mounts
 import startup
 import tools
+from graphdrivers.bench.quantities import quantity
+from graphdrivers.bench.results import Summary, summarise
 from measuring import Result
 
 MIB = 1 << 20
@@ -138,9 +139,9 @@ TARGETS = (
     Target(
         "A container is made and mounted in at most 3 ms, durable, and as fast with 10,000 layers more in the store.",
         (
-            Goal(work="create and mount", ours=life.store_of("layer"), limit=0.003),
-            Goal(work="create and mount", ours=life.CROWDED, limit=0.003, peer=tools.BUILDAH),
-            Goal(work="create and mount", ours=life.CROWDED, against=(life.store_of("layer"),), factor=1.2, peer=""),
+            Goal(work="create and mount", ours=boxes.store_of("layer"), limit=0.003),
+            Goal(work="create and mount", ours=boxes.CROWDED, limit=0.003, peer=tools.BUILDAH),
+            Goal(work="create and mount", ours=boxes.CROWDED, against=(boxes.store_of("layer"),), factor=1.2, peer=""),
         ),
     ),
     Target(

@@ -259,8 +259,8 @@ class Snapshots(Protocol):
         Its parent is that of ``layer``, which goes on as it is: what has it
         mounted notices nothing, and neither layer needs the other from then on.
         The cost does not depend on their sizes. The state is that of one moment,
-        as a power cut at that moment would have left it had everything written
-        been durable. A limit on the size of ``layer`` is not handed on. Names
+        as a power cut would have left it, with all in it that was written before
+        the call. A limit on the size of ``layer`` is not handed on. Names
         reserved for whiteouts are not searched for: they stay, and `diff` of the
         snapshot refuses them.
 

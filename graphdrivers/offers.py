@@ -7,7 +7,6 @@ told of in one line, by its name, and keeps nobody from the other drivers.
 import errno
 import importlib.metadata
 import re
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 
@@ -98,6 +97,8 @@ def _in_one_line(failure: BaseException) -> str:
     """Name an exception and what it says, wherever its text comes from."""
     if isinstance(failure, SyntaxError):
         return f"{type(failure).__name__}: {failure}"  # with file and line, which the other form has above
+    import traceback  # noqa: PLC0415 - slow to import, and most plugins are sound
+
     return " ".join(traceback.format_exception_only(failure)[0].split())
 
 
@@ -105,6 +106,8 @@ def traced(failure: BaseException | None) -> tuple[str, ...]:
     """Give the lines of a traceback, from where other people's code begins."""
     if failure is None:
         return ()
+    import traceback  # noqa: PLC0415 - as above
+
     trace = failure.__traceback__
     while trace is not None and trace.tb_frame.f_globals.get("__name__", "").partition(".")[0] in _OURS:
         trace = trace.tb_next
@@ -175,8 +178,11 @@ def _offered(distribution: importlib.metadata.Distribution) -> Iterator[Offer]:
 
 
 def _named(distribution: importlib.metadata.Distribution) -> tuple[str, str]:
-    """Give name and version; a missing line is no reason to fail, or to warn, as ``Distribution.name`` does."""
-    about = distribution.metadata
+    """Give name and version; what is missing is no reason to fail, or to warn, as ``Distribution.name`` does."""
+    try:
+        about = distribution.metadata
+    except (OSError, UnicodeDecodeError):
+        return _NAMELESS, ""
     title, version = (next(iter(about.get_all(key, [])), "") for key in ("Name", "Version"))
     return title or _NAMELESS, version
 

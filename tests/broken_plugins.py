@@ -125,6 +125,9 @@ NAMES = tuple(
 METADATA = (
     Plugin("illegible", "the entry points of broken-", "install it anew", points="[{group}]\nno equals sign\n"),
     Plugin("unnamed", "a distribution without a name 1.0 fails to import", "", top="import no_such", metadata=""),
+    Plugin(
+        "garbled", "a distribution without a name fails to import", "", top="import no_such", metadata="Name: \udcff"
+    ),
     Plugin("unlabelled", "a distribution without a name fails to import", "", top="import no_such", metadata=None),
 )
 """What their distributions say."""
@@ -140,6 +143,9 @@ PROBES = (
     ),
 )
 """What they do when they are tried."""
+
+UNREADABLE = Plugin("unreadable", "", points="[{group}]\n{name} = {target}\n\udcff\n")
+"""Nobody can tell what it offers, so it is not listed; nor does it keep anything else from being."""
 
 UNLOADABLE = (*IMPORTS, *CONTRACTS, *CLASSES, *NAMES, *METADATA, *PROBES)
 

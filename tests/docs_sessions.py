@@ -95,7 +95,8 @@ def run(session: list[Step], folder: pathlib.Path, variables: dict[str, str]) ->
     assert session
     assert done.returncode == 0, done.stdout + done.stderr
     for step, got in zip(session, done.stdout.split("<done>\n"), strict=False):
-        assert doctest.OutputChecker().check_output(step.output, got, doctest.ELLIPSIS), f"$ {step.command}\n{got}"
+        matches = doctest.OutputChecker().check_output(step.output, got, doctest.ELLIPSIS)
+        assert matches, f"$ {step.command}\n{got}\nis not\n{step.output}\nof\n{done.stdout}"
 
 
 def environment(folder: pathlib.Path) -> dict[str, str]:

@@ -19,7 +19,8 @@ def put(
     info = site / f"{title.replace('-', '_')}-1.0.dist-info"
     info.mkdir(parents=True)
     if metadata is not None:
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nVersion: 1.0\n{metadata.format(title=title)}\n")
+        text = f"Metadata-Version: 2.1\nVersion: 1.0\n{metadata.format(title=title)}\n"
+        (info / "METADATA").write_bytes(text.encode("utf-8", "surrogateescape"))
     (info / "entry_points.txt").write_bytes(points.encode("utf-8", "surrogateescape"))
     for module, source in modules.items():
         (site / f"{module}.py").write_text(textwrap.dedent(source))

@@ -6,6 +6,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -13,9 +14,10 @@ from typing import Any
 import attrs
 import broken_plugins
 import pytest
-from broken_plugins import COLLAPSING, NOISY, SLOW, TOOLLESS, UNLOADABLE, Plugin
+from broken_plugins import COLLAPSING, NOISY, SLOW, TOOLLESS, UNLOADABLE, UNREADABLE, Plugin
 
 from graphdrivers import errors
+from graphdrivers.cli import output
 
 TWINS = (Plugin("twin", ""), Plugin("twin", ""))
 
@@ -84,7 +86,7 @@ def installed(folder: pathlib.Path, *plugins: Plugin) -> Place:
 @pytest.fixture(scope="module")
 def everything(tmp_path_factory: pytest.TempPathFactory) -> Place:
     """All of them at once."""
-    return installed(tmp_path_factory.mktemp("all"), *UNLOADABLE, *TWINS, TOOLLESS, COLLAPSING, NOISY, SLOW)
+    return installed(tmp_path_factory.mktemp("all"), *UNLOADABLE, UNREADABLE, *TWINS, TOOLLESS, COLLAPSING, NOISY, SLOW)
 
 
 @pytest.fixture(scope="module")
@@ -234,6 +236,38 @@ def test_what_it_passed_over_is_kept(everything: Place, tmp_path: pathlib.Path) 
 
     for plugin in (*UNLOADABLE, TOOLLESS, COLLAPSING):
         assert plugin in broken_plugins.PROBES or plugin.says in told, plugin
+
+
+def test_one_that_cannot_be_read_is_not_there(listed: dict[str, dict[str, Any]]) -> None:
+    """Bytes that are no text in one distribution's entry points hide that one, and nothing else."""
+    assert "unreadable" not in listed
+    assert {"slow", "noisy", "vfs"} <= listed.keys()
+    assert all(listed[name]["usable"] for name in ("slow", "noisy", "vfs"))
+
+
+def test_prints_go_aside() -> None:
+    """What is printed meanwhile, also by programs that are started, is on stderr; afterwards stdout is back."""
+    code = """
+        import subprocess
+        from graphdrivers.cli import output
+        print("before")
+        with output.aside():
+            print("inside")
+            subprocess.run(["echo", "started"], check=True)
+        print("after")
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, capture_output=True, text=True)
+
+    assert done.stdout == "before\nafter\n"
+    assert sorted(done.stderr.split()) == ["inside", "started"]
+
+
+def test_prints_go_aside_without_files(capsys: pytest.CaptureFixture[str]) -> None:
+    """The same where stdout is an object of somebody's."""
+    with output.aside():
+        print("inside")  # noqa: T201 - as a plugin would
+
+    assert capsys.readouterr() == ("", "inside\n")
 
 
 @pytest.mark.parametrize("command", [("drivers",), ("layer", "ls"), ("doctor",), ("status",)])

@@ -4,11 +4,11 @@ import os
 import pathlib
 import pickle
 import sys
-import textwrap
 import warnings
 from collections.abc import Iterator
 
 import pytest
+import shelves
 
 import graphdrivers
 from graphdrivers import errors, loading, offers
@@ -52,13 +52,8 @@ class Shop:
 
     def distribution(self, title: str, offers: dict[str, str], modules: dict[str, str]) -> None:
         """Install a distribution with entry points ``offers`` and source ``modules``."""
-        info = self.path / f"{title.replace('-', '_')}-1.0.dist-info"
-        info.mkdir(parents=True)
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {title}\nVersion: 1.0\n")
         lines = "".join(f"{name} = {target}\n" for name, target in offers.items())
-        (info / "entry_points.txt").write_text(f"[{GROUP}]\n{lines}")
-        for module, source in modules.items():
-            (self.path / f"{module}.py").write_text(textwrap.dedent(source))
+        shelves.put(self.path, title, f"[{GROUP}]\n{lines}", modules)
 
     def driver(self, name: str, *, rank: int = 1, probe: str = "pass", cow: bool = True, **rest: str) -> None:
         """Install a distribution with one driver."""

@@ -35,7 +35,11 @@ class PlainNode:
         """Return all xattrs, as stored."""
         if self.bare:
             return {}
-        return xattrs.read_all(xattrs.at(self._parent.fd(), self.name or b"."))
+        return xattrs.read_all(self.where())
+
+    def where(self) -> bytes:
+        """Give a path for calls that know no ``dir_fd``; it holds until another directory of the tree is used."""
+        return xattrs.at(self._parent.fd(), self.name or b".")
 
     def readlink(self) -> bytes:
         """Return the target of a symbolic link."""

@@ -21,6 +21,7 @@ from graphdrivers.archive.handles import OPEN_LIMIT, Handles
 from graphdrivers.archive.plain import PlainNode, by_name, read_directory
 from graphdrivers.archive.search import Hit, Layer, Search, deleted_by, read_mark
 from graphdrivers.archive.whiteouts import PREFIX, Dialect
+from graphdrivers.linux import xattrs
 
 _REMEMBERED = 512
 """Merged directories that a union keeps for `Union.directory`."""
@@ -150,7 +151,10 @@ class UnionNode(PlainNode):
 
     def xattrs(self) -> dict[str, bytes]:
         """Return the xattrs that the merged view shows: private marks left out, escapes undone."""
-        return {} if self.bare else self.layer.dialect.visible(super().xattrs())
+        if self.bare:
+            return {}
+        dialect = self.layer.dialect
+        return dialect.visible(xattrs.read_all(self.where(), dialect.is_private))
 
     def open(self) -> int:
         """Open a regular file for reading, wherever its content is; the caller closes the descriptor.

@@ -79,22 +79,21 @@ def aside() -> Iterator[None]:
 
     stdout is for documents and tables alone, and scripts read it.
     """
-    stdout = sys.stdout
-    stdout.flush()
-    with contextlib.redirect_stdout(sys.stderr):
-        try:
-            number = stdout.fileno()
-        except (OSError, ValueError):  # no real file, as under test runners
+    try:
+        number, other = sys.stdout.fileno(), sys.stderr.fileno()
+    except (OSError, ValueError):  # no real files, as under test runners
+        with contextlib.redirect_stdout(sys.stderr):
             yield
-            return
-        kept = os.dup(number)
-        try:
-            os.dup2(sys.stderr.fileno(), number)
-            yield
-        finally:
-            stdout.flush()  # of somebody who took hold of the stream itself
-            os.dup2(kept, number)
-            os.close(kept)
+        return
+    sys.stdout.flush()
+    kept = os.dup(number)
+    try:
+        os.dup2(other, number)
+        yield
+    finally:
+        sys.stdout.flush()  # what was printed and not written yet
+        os.dup2(kept, number)
+        os.close(kept)
 
 
 def width() -> int:

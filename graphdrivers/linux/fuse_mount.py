@@ -15,7 +15,6 @@ import errno
 import os
 import shutil
 import stat
-import subprocess
 from collections.abc import Iterator, Sequence
 
 from graphdrivers.errors import LockTimeout, SyscallError
@@ -158,6 +157,8 @@ def _kernel_options(device: int, settings: Settings) -> Iterator[tuple[str, str 
 
 def _serve(program: str, settings: Settings, device: int, *, shared: bool) -> None:
     """Start the program and wait until it has become a daemon."""
+    import subprocess  # noqa: PLC0415 - slow to import, and most mounts have no program
+
     with contextlib.ExitStack() as stack:
         passed = [device]
         lock = dict(settings).get(LOCK)

@@ -13,6 +13,9 @@ _OCTAL = re.compile(rb"\\([0-7]{3})")
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _ESCAPED = re.compile(rb"[ \t\n\\]")
 
+_PIECE = 1 << 16
+"""Bytes asked for at a time."""
+
 
 @attrs.frozen
 class MountPoint:
@@ -59,6 +62,15 @@ def mounted_at(path: str) -> MountPoint | None:
     return found[-1] if found else None
 
 
+def unparsed() -> bytes:
+    """Read the mount table of this mount namespace, as the kernel writes it."""
+    opened = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return b"".join(iter(lambda: os.read(opened, _PIECE), b""))
+    finally:
+        os.close(opened)
+
+
 def mounted_below(path: str) -> list[MountPoint]:
     """Give what is mounted below ``path``, but not at it, in the order of the table (parents first)."""
     real = os.path.realpath(path)
@@ -85,7 +97,7 @@ def users_of(directory: str) -> list[MountPoint]:
     """
     directory_fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        own_mount = _mount_id(directory_fd)
+        own_mount = mount_id(directory_fd)
         real = os.readlink(f"/proc/self/fd/{directory_fd}")
         identity = os.fstat(directory_fd)
     finally:
@@ -108,7 +120,7 @@ def users_within(directory: str) -> list[tuple[MountPoint, str]]:
     """
     directory_fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        own_mount = _mount_id(directory_fd)
+        own_mount = mount_id(directory_fd)
         real = os.readlink(f"/proc/self/fd/{directory_fd}")
     finally:
         os.close(directory_fd)
@@ -170,7 +182,8 @@ def _path_inside(table: list[MountPoint], mount_id: int, real: str) -> tuple[str
     return None
 
 
-def _mount_id(fd: int) -> int:
+def mount_id(fd: int) -> int:
+    """Give the number of the mount that an open file was opened through; a detached one is not in the table."""
     with open(f"/proc/self/fdinfo/{fd}", "rb") as lines:
         for line in lines:
             if line.startswith(b"mnt_id:"):
@@ -179,8 +192,7 @@ def _mount_id(fd: int) -> int:
 
 
 def _lines() -> list[bytes]:
-    with open("/proc/self/mountinfo", "rb", buffering=1 << 16) as table:
-        return table.read().split(b"\n")
+    return unparsed().split(b"\n")
 
 
 def _parse_line(line: bytes) -> MountPoint:

@@ -214,8 +214,10 @@ def _refuse_mounts(dir_fd: int, name: bytes) -> None:
         if error.errno != errno.ENAMETOOLONG:
             raise
         return  # deeper than the mount table can say; the walk will not enter a mount
-    for mount in mountinfo.mounted_within(os.path.join(parent, os.fsdecode(name))):
-        raise SyscallError(errno.EBUSY, "unlinkat", mount.target)
+    found = mountinfo.mounted_within(os.path.join(parent, os.fsdecode(name)))
+    # In a detached mount a path begins at its own root, and only looks like one of the table's.
+    if found and mountinfo.mount_id(dir_fd) in {mount.mount_id for mount in mountinfo.read()}:
+        raise SyscallError(errno.EBUSY, "unlinkat", found[0].target)
 
 
 def _remove_directory(dir_fd: int, name: bytes) -> None:

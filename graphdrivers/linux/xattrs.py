@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 
 def at(dir_fd: int, name: bytes) -> bytes:
@@ -10,11 +10,12 @@ def at(dir_fd: int, name: bytes) -> bytes:
     return b"/proc/self/fd/%d/%s" % (dir_fd, name)
 
 
-def read_all(target: int | bytes) -> dict[str, bytes]:
+def read_all(target: int | bytes, leave_out: Callable[[str], bool] | None = None) -> dict[str, bytes]:
     """Read every attribute that the caller may see.
 
     Args:
         target: an open file, or a path whose last component is not followed.
+        leave_out: says of a name whether nobody asks for its value.
 
     Returns:
         Empty where the file system has no attributes.
@@ -26,6 +27,8 @@ def read_all(target: int | bytes) -> dict[str, bytes]:
         if error.errno == errno.ENOTSUP:
             return {}
         raise
+    if names and leave_out is not None:
+        names = [name for name in names if not leave_out(name)]
     return _values(target, names, follow=follow) if names else {}
 
 

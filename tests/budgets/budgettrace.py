@@ -208,6 +208,7 @@ def started(user: str, folder: pathlib.Path, command: Sequence[str], library: st
     home, here = str(folder), os.path.dirname(sys.executable)
     path = os.pathsep.join([here, os.environ["PATH"]])
     environment = {"PATH": path, "LC_ALL": "C.UTF-8", "HOME": home, "TMPDIR": home, "COLUMNS": "80"}
+    environment["GRAPHDRIVERS_TEST_ID"] = str(PLAIN)
     environment |= {"PYTHONPATH": library} if library else {}
     command = [*becoming(user), *command]
     done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment, cwd=PROJECT)

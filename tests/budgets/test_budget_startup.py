@@ -15,7 +15,6 @@ COMMANDS = {
     "help": ["--help"],
     "images": ["--driver", "vfs", "images"],
     "ls": ["--driver", "vfs", "ls"],
-    "drivers": ["drivers"],
 }
 OWN, OTHERS = "modules of graphdrivers", "import of "
 START = ("start", budgetwork.Size(0, 0, 0))

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 import pytest
+from containers import HIDE_HYBRID
 from registries import run, running_registry
 
 import graphdrivers
-from containers import HIDE_HYBRID
 from graphdrivers import naivediff
 from graphdrivers.api.description import Description
 from graphdrivers.archive.compare import compare

@@ -21,6 +21,8 @@ COPIER = [sys.executable, "-m", "copier", "copy", "--quiet"]
 BY_HAND = {"README.md"}
 """What in the example is not the template's."""
 
+LEFT_BEHIND = re.compile(r"/(__pycache__|build|dist|\.[^/]*|[^/]*\.egg-info)/")
+
 SETUPS = [ROOT / "setup.cfg", *sorted((ROOT / "plugins").glob("*/setup.cfg"))]
 
 
@@ -32,17 +34,9 @@ def copied(target: pathlib.Path, *answers: str) -> subprocess.CompletedProcess[s
 
 
 def files(folder: pathlib.Path) -> dict[str, bytes]:
-    """Give the content of what git would keep."""
-    listed = subprocess.run(
-        ["git", "-C", folder, "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        check=False,
-        capture_output=True,
-    )
-    if listed.returncode:  # no repository
-        paths = [path for path in folder.rglob("*") if path.is_file()]
-    else:
-        paths = [folder / os.fsdecode(name) for name in listed.stdout.split(b"\0") if name]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in paths if path.exists()}
+    """Give the content of a plugin's folder, without what builds and tests leave there."""
+    found = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
+    return {str(name): path.read_bytes() for name, path in found.items() if not LEFT_BEHIND.search(f"/{name}")}
 
 
 def offered() -> set[str]:

@@ -3,8 +3,8 @@
 import json
 
 import pytest
-
 from containers import SOURCE, image_config
+
 from graphdrivers import errors
 from graphdrivers.images.conversion import OBEYED, Settings, places_for_volumes, read_settings
 from graphdrivers.images.manifests import ImageConfig

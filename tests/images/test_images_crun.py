@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import attrs
 import pytest
-
 from containers import SOURCE, crun, crun_as, image_config, root_tar
+
 from graphdrivers.driver import Driver
 from graphdrivers.images.bundle import write_bundle
 from graphdrivers.images.initlayer import init_tar

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-
 from containers import SOURCE, image_config
+
 from graphdrivers import errors
 from graphdrivers.images.run_options import IdMapping, Network, RunMount, RunOptions, rootless_mappings
 from graphdrivers.images.runtime_spec import CAPABILITIES, PATH, runtime_spec

@@ -7,9 +7,9 @@ import subprocess
 from typing import Any
 
 import pytest
+from containers import need
 from layouts import Layout
 
-from containers import need
 from graphdrivers import errors
 from graphdrivers.images.opening import open_image
 from graphdrivers.images.run_options import RunOptions

@@ -229,6 +229,28 @@ def test_remove_refuses_mounts(target: str, tmp_path: pathlib.Path, mount: Mount
     os.close(parent)
 
 
+def test_remove_in_a_detached_mount(target: str, tmp_path: pathlib.Path) -> None:
+    """What is mounted somewhere on the machine is not in the way of the same path in a mount that nobody sees."""
+    pathlib.Path(target, "busy").mkdir()
+    mounts.attach((Mount("tmpfs", "tmpfs"),), f"{target}/busy")
+    tree = tmp_path / "tree"
+    inside = pathlib.Path(f"{tree}/{target}")
+    (inside / "busy").mkdir(parents=True)
+    plan = (Mount("bind", str(tree), options=(("noatime", None),)),)
+    try:
+        with mounts.opened(plan) as root:
+            parent = os.open(target[1:], os.O_RDONLY, dir_fd=root)
+            try:
+                trees.remove_tree(parent, b"busy")
+            finally:
+                os.close(parent)
+    finally:
+        mounts.detach(f"{target}/busy")
+
+    assert list(inside.iterdir()) == []
+    assert os.listdir(target) == ["busy"]
+
+
 def test_walk_does_not_enter_a_bind(target: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A mount that appears after the look into the table is not entered, though it is of the same file system."""
     monkeypatch.setattr(trees, "_refuse_mounts", lambda *_arguments: None)

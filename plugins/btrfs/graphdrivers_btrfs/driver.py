@@ -25,6 +25,7 @@ from graphdrivers.archive.entries import Node
 from graphdrivers.archive.equality import Proof
 from graphdrivers.archive.whiteouts import PLAIN, PLAIN_RECORDED
 from graphdrivers.kit import abilities, layerdirs, quotas, recording, remembering, roots
+from graphdrivers.linux import namespaces
 from graphdrivers.model import Applied, LayerRecord, LayerSpec, Limits, Mount, Progress, Support
 from graphdrivers.naivediff import NaiveDiff
 from graphdrivers_btrfs import aside, changed, ioctls, limits, origins, subvolumes, trial
@@ -174,10 +175,11 @@ class BtrfsDriver(NaiveDiff):
         self._dirs.seal(layer)
 
     def mounts(self, layer: str, *, view: bool = False) -> tuple[Mount, ...]:
-        """Give the subvolume's root; a sealed one is read-only without any mount."""
+        """Give the root of the subvolume; a sealed one is read-only by itself, also for those who may not mount."""
         if view:
             self._dirs.read(layer)
-            return (Mount("bind", self._tree(layer), readonly=True),)
+            plain = self._dirs.is_sealed(layer) and not namespaces.has_capability("CAP_SYS_ADMIN")
+            return (Mount("bind", self._tree(layer), readonly=not plain),)
         self._dirs.writable(layer)
         self._dirs.touch(layer)
         self._make_writable(layer)

@@ -22,8 +22,6 @@ class Found:
 
     files: Capabilities
     """What files can be; see `graphdrivers.kit.abilities.tried`."""
-    mounts_views: bool
-    """A read-only mount can be made."""
     deletes: bool
     """A subvolume is deleted as a whole, whatever is in it."""
     searches: bool
@@ -73,7 +71,7 @@ def _tried(folder: str) -> Found:
         with layerdirs.directory(copy) as root:
             searches = _searches(root)
         deletes = _deletes(place)
-    return Found(files, abilities.views_are_readonly(folder), deletes, searches, limits.tried(folder))
+    return Found(files, deletes, searches, limits.tried(folder))
 
 
 def _searches(root: int) -> bool:

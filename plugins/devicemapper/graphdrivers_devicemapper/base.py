@@ -7,8 +7,7 @@ from graphdrivers.linux import boot
 from graphdrivers_devicemapper import devices as active
 from graphdrivers_devicemapper import filesystems
 from graphdrivers_devicemapper.devices import Devices
-from graphdrivers_devicemapper.numbers import BASE
-from graphdrivers_devicemapper.pool import Pool, Progress
+from graphdrivers_devicemapper.pool import BASE, Pool, Progress
 from graphdrivers_devicemapper.settings import LOUD
 
 _log = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 
 from graphdrivers.linux import locks
 from graphdrivers_devicemapper import dm
-from graphdrivers_devicemapper.pool import SECTOR, Pool
+from graphdrivers_devicemapper.pool import BASE, SECTOR, Pool
 
 _BLKDISCARD = 0x1277
 _BLKGETSIZE64 = 0x80081272
@@ -34,8 +34,12 @@ class Devices:
         """Touch nothing yet."""
         self._pool = pool
         self._prefix = f"graphdrivers-{pool.settings.identity}-"
-        self._leases: dict[int, locks.FileLock] = {}
+        self._leases: dict[tuple[int, int], locks.FileLock] = {}
         self._threads = threading.Lock()
+
+    def prepare(self) -> None:
+        """Make the file of the leases, which a full disk would have no room for later. Idempotent."""
+        self._lease(BASE).is_free()
 
     def name(self, number: int) -> str:
         """Give the name of a device."""
@@ -88,24 +92,28 @@ class Devices:
         return True
 
     def lease(self, number: int) -> None:
-        """Keep a device from being tidied away by others for as long as this object lives, or until `unlease`."""
+        """Keep a device from being tidied away for as long as this object lives, or until this thread calls `unlease`.
+
+        Each thread has leases of its own: what one has planned and not mounted yet, another one may be done with.
+        """
+        place = (number, threading.get_ident())
         with self._threads:
-            if number not in self._leases:
+            if place not in self._leases:
                 lease = self._lease(number)
                 lease.acquire()
-                self._leases[number] = lease
+                self._leases[place] = lease
 
-    def unlease(self, number: int) -> None:
-        """End a lease. Idempotent."""
+    def unlease(self, number: int, *, everybody: bool = False) -> None:
+        """End the lease of this thread, or of ``everybody`` in this process: the device is about to go. Idempotent."""
+        mine = threading.get_ident()
         with self._threads:
-            lease = self._leases.pop(number, None)
-            if lease is not None:
-                lease.release()
+            for place in [one for one in self._leases if one[0] == number and (everybody or one[1] == mine)]:
+                self._leases.pop(place).release()
 
-    def leased(self) -> list[int]:
+    def leased(self) -> set[int]:
         """Give what this object has leased."""
         with self._threads:
-            return list(self._leases)
+            return {number for number, _ in self._leases}
 
     def tidy(self) -> None:
         """Take away every device that nobody has open or leased, and let go on what a killed process held.

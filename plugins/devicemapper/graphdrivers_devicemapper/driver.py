@@ -29,8 +29,8 @@ from graphdrivers.naivediff import NaiveDiff
 from graphdrivers_devicemapper import base, facts, filesystems, layers, sizes, trials
 from graphdrivers_devicemapper import devices as active
 from graphdrivers_devicemapper import settings as choices
-from graphdrivers_devicemapper.numbers import BASE, Numbers
-from graphdrivers_devicemapper.pool import Pool, lock_of
+from graphdrivers_devicemapper.numbers import Numbers
+from graphdrivers_devicemapper.pool import BASE, Pool, lock_of
 
 
 class DeviceMapperDriver(NaiveDiff):
@@ -48,15 +48,16 @@ class DeviceMapperDriver(NaiveDiff):
         with lock_of(home):  # two processes that begin one home must draw one identity
             self._pool = Pool(home, choices.settings_for(home, options))
             self._devices = active.Devices(self._pool)
+            self._devices.prepare()
             self._numbers = Numbers(self._pool, self._devices)
             self._dirs = layers.ThinDirs(self._pool, self._devices, self._numbers)
         self._fs = self._pool.settings.fs
-        remembering.remember(home, options, support)
+        remembering.remember(home, trials.circumstances(self._pool.settings), support)
 
     @classmethod
     def probe(cls, home: str, options: Mapping[str, str]) -> Support:
         """Ask for a device mapper, and try what files can be; see `graphdrivers.driver.Driver.probe`."""
-        return remembering.probed(home, options, lambda: trials.probed(home, options))
+        return trials.probed(home, options)
 
     def create(self, layer: str, parent: str | None = None, spec: LayerSpec = LayerSpec()) -> None:
         """Make a snapshot of the parent's device, or of the one with an empty file system; O(1)."""
@@ -176,7 +177,7 @@ class DeviceMapperDriver(NaiveDiff):
         """Take away the devices that this object made ready and nobody uses, and the pool after its last device."""
         leased = self._devices.leased()
         for number in leased:
-            self._devices.unlease(number)
+            self._devices.unlease(number, everybody=True)
         if not self._pool.is_begun():
             return
         with self._pool.locked():
@@ -185,9 +186,10 @@ class DeviceMapperDriver(NaiveDiff):
             self._pool.stop()
 
     def facts(self, layer: str | None = None) -> Mapping[str, str]:
-        """Say how full the pool is, or what a layer's device is; see `driver.Tells`. Starts nothing."""
+        """Say how full the pool is, or what a layer's device is; see `driver.Tells`."""
         if layer is None:
-            return facts.of_pool(self._pool)
+            with self._pool.locked():
+                return facts.of_pool(self._pool)
         return facts.of_layer(self._pool, self._devices, self._dirs.number(layer))
 
     def _snapshot(self, origin: int, folder: str) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from graphdrivers import errors
 from graphdrivers_devicemapper import dm
 from graphdrivers_devicemapper.devices import Devices
 from graphdrivers_devicemapper.pool import BLOCK, SECTOR, Pool
@@ -10,7 +11,7 @@ _METADATA_BLOCK = 4096
 
 
 def of_pool(pool: Pool) -> Mapping[str, str]:
-    """Give how full the pool is, and in what state; the numbers only while it runs. Starts nothing."""
+    """Give how full the pool is, and in what state; it is started for that. The lock is held."""
     settings = pool.settings
     found = {
         "pool": pool.name,
@@ -18,9 +19,13 @@ def of_pool(pool: Pool) -> Mapping[str, str]:
         "metadata": settings.metadata or "a file in the home, on a loop device",
         "file system": f"{settings.fs}, {settings.size >> 20} MiB",
     }
-    if not pool.is_running():
-        return found | {"state": "not running" if pool.is_begun() else "not made yet"}
-    usage = pool.usage(exact=True)
+    if not pool.is_begun():
+        return found | {"state": "not made yet"}
+    try:
+        pool.started()
+        usage = pool.usage(exact=True)
+    except errors.StoreCorrupt as error:
+        return found | {"state": error.reason}
     return found | {
         "state": f"{usage.mode}{', needs check' if usage.needs_check else ''}",
         "data used": _share(usage.used_data, usage.total_data, BLOCK, usage.data_percent),

@@ -7,6 +7,7 @@ the ctime of its parent's.
 
 import contextlib
 import os
+import time
 
 from graphdrivers import errors
 from graphdrivers.archive.entries import Node
@@ -19,6 +20,8 @@ from graphdrivers_devicemapper.pool import Pool
 from graphdrivers_devicemapper.settings import NAME
 
 _BORN = "born"
+_CLOCK_REALTIME_COARSE = 5
+"""The clock that file systems take ctimes from. Source: clock_getres(2), linux/time.h."""
 
 
 class ThinDirs(layerdirs.LayerDirs):
@@ -57,7 +60,7 @@ class ThinDirs(layerdirs.LayerDirs):
         # Before the pool forgets: a power cut must not bring back a layer whose device is gone.
         for name in ("layers", "tmp"):
             durable.fsync_directory(os.path.join(self.home, name))
-        self._devices.unlease(number)
+        self._devices.unlease(number, everybody=True)
         with self._pool.locked():
             self._pool.started()
             try:
@@ -73,9 +76,9 @@ class ThinDirs(layerdirs.LayerDirs):
 
 def bear(folder: str) -> None:
     """Write down that the snapshot of a layer's parent is made now; nothing of the layer has changed yet."""
-    with open(os.path.join(folder, _BORN), "xb") as file:
-        tick = os.fstat(file.fileno()).st_ctime_ns
-        file.write(f"{boot.boot_id()} {tick}\n".encode("ascii"))
+    tick = time.clock_gettime_ns(_CLOCK_REALTIME_COARSE)
+    with open(os.path.join(folder, _BORN), "x", encoding="ascii") as file:
+        file.write(f"{boot.boot_id()} {tick}\n")
 
 
 def inherit(layer: str, folder: str) -> None:

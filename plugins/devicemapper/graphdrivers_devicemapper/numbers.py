@@ -25,11 +25,9 @@ from graphdrivers import errors
 from graphdrivers.kit import layerdirs
 from graphdrivers.linux import boot, durable
 from graphdrivers_devicemapper.devices import Devices
-from graphdrivers_devicemapper.pool import Pool, Progress
+from graphdrivers_devicemapper.pool import BASE, Pool, Progress
 
 FILE = "device"
-BASE = 0
-"""Number of the device with an empty file system, which layers without a parent are snapshots of."""
 LAST = (1 << 24) - 1
 
 

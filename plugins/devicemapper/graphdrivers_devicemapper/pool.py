@@ -29,6 +29,8 @@ from graphdrivers_devicemapper.settings import NAME, Settings
 BLOCK = 64 << 10
 """Bytes that are mapped, shared and copied at once."""
 SECTOR = 512
+BASE = 0
+"""Number of the device with an empty file system, which layers without a parent are snapshots of."""
 _BLKFLSBUF = 0x1261
 """Forget what was read of a block device before. Source: kernel, include/uapi/linux/fs.h."""
 _MAGIC = struct.Struct("<Q")

@@ -33,9 +33,19 @@ def probed(home: str, options: Mapping[str, str]) -> Support:
     settings = choices.settings_for(home, options)
     version = _device_mapper()
     choices.refuse_no_device(settings)
-    known = remembering.known(home, options)
-    if known is not None:
-        return known
+    known = remembering.known(home, circumstances(settings))
+    capabilities = known.capabilities if known is not None else _found_out(home, settings)
+    where = "files on loop devices" if settings.on_files else f"{settings.data} and {settings.metadata}"
+    return Support(capabilities, f"thin devices ({version}) with {settings.fs}, pool on {where}", _notes(settings))
+
+
+def circumstances(settings: Settings) -> dict[str, str]:
+    """Give what decides, besides the kernel and the user, what files can be."""
+    return {"fs": settings.fs}
+
+
+def _found_out(home: str, settings: Settings) -> Capabilities:
+    """Try what files can be, on a file system of its own."""
     if not probe.has_new_mount_api():
         raise errors.NotSupported(NAME, "this kernel has no new mount API (fsopen)", "use Linux 5.12 or later")
     filesystems.program(settings.fs)
@@ -43,7 +53,7 @@ def probed(home: str, options: Mapping[str, str]) -> Support:
         _refuse_little_room(home)
     with abilities.scratch(NAME, home) as folder:
         found = _tried(settings.fs, folder)
-    capabilities = attrs.evolve(
+    return attrs.evolve(
         found,
         readonly_views=True,
         rename_directories=True,
@@ -52,8 +62,6 @@ def probed(home: str, options: Mapping[str, str]) -> Support:
         copy_on_write=True,
         fork_live=True,
     )
-    where = "files on loop devices" if settings.on_files else f"{settings.data} and {settings.metadata}"
-    return Support(capabilities, f"thin devices ({version}) with {settings.fs}, pool on {where}", _notes(settings))
 
 
 def _notes(settings: Settings) -> tuple[str, ...]:

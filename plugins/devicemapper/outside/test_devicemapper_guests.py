@@ -19,9 +19,10 @@ ROOT = PLUGIN.parents[1]
 UNSAVED = "ignore:The database setting is not configured"
 """What hypothesis says where it cannot write to the folder that it is run in."""
 PYTEST = (sys.executable, "-P", "-m", "pytest", "-p", "no:cacheprovider", "-W", UNSAVED, "-v", "--tb=short")
-DRIVER = ("--graphdriver", "devicemapper", "--graphdriver-require")
+DRIVER = ("--graphdriver", "devicemapper", "--graphdriver-require", "--graphdriver-examples", "6")
+"""With fewer random lives than elsewhere: they are a sixth of the time, and a guest is slow."""
 FILES = sorted({check.partition("::")[0] for check in suite.listed()})
-XFS = ("test_lifecycle.py", "test_snapshots.py", "test_stacks.py", "test_quotas.py")
+XFS = ("test_quotas.py", "test_snapshots.py")
 PARTS: dict[str, tuple[str, ...]] = {
     "suite, one half": ("-p", "graphdrivers.conformance.plugin", *DRIVER, *FILES[::2]),
     "suite, other half": ("-p", "graphdrivers.conformance.plugin", *DRIVER, *FILES[1::2]),
@@ -51,8 +52,10 @@ def test_it_passes(running: Running, part: str) -> None:
 
     assert done.returncode == 0, f"{done.stdout}{done.stderr}"
     assert " PASSED" in done.stdout
-    reasons = set(re.findall(r"SKIPPED \((.*?)\)", done.stdout))
-    assert [reason for reason in reasons if not reason.startswith(("gated", "driver", "needs"))] == []
+    if part == "own tests":
+        assert " SKIPPED" not in done.stdout
+    else:
+        assert re.search(r"graphdriver devicemapper: [1-9]\d* checks ran, 0 failed", done.stdout), done.stdout
 
 
 ASK = """

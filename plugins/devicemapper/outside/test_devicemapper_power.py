@@ -1,8 +1,8 @@
 # ruff: noqa: INP001, S101 -- pytest asserts, and a folder of tests is no package
 """Power cuts: what was acknowledged is there, pool and records agree, nothing is left over.
 
-``GRAPHDRIVERS_POWER_CUTS`` is how many (3 here); every other one with the pool on files in the home. A guest that works
-is killed; the next one opens the home.
+``GRAPHDRIVERS_POWER_CUTS`` is how many (3 here); every other one with the pool on files in the home, every other two on
+xfs. A guest that works is killed; the next one opens the home.
 """
 
 import contextlib
@@ -33,16 +33,17 @@ class Case:
     """One cut: where the pool is, and whether what makes records durable is left out."""
 
     where: str
+    fs: str
     seed: int
     broken: str = ""
 
     def __str__(self) -> str:
         """Name the test."""
-        return "-".join(word for word in (self.where, self.broken, str(self.seed)) if word)
+        return "-".join(word for word in (self.where, self.fs, self.broken, str(self.seed)) if word)
 
 
-CASES = [Case(("devices", "files")[seed % 2], seed) for seed in range(CUTS)]
-BROKEN = [Case("devices", 0, "syncfs")]
+CASES = [Case(("devices", "files")[seed % 2], ("ext4", "xfs")[seed // 2 % 2], seed) for seed in range(CUTS)]
+BROKEN = [Case("devices", "ext4", 0, "syncfs")]
 Running = dict[Case, Future[tuple[int, list[str]]]]
 
 
@@ -72,7 +73,8 @@ def outcome_of(case: Case) -> tuple[int, list[str]]:
     chance = random.Random(f"cut {case}")  # noqa: S311 - it has to come again
     options = ("data=/dev/ubdc", "metadata=/dev/ubdd") if case.where == "devices" else ("data_size=768M",)
     with disks() as found:
-        line = command(found, "power_work.py", str(case.seed), case.broken, "size=256M", *options)
+        made = (f"fs={case.fs}", "size=512M", *options)
+        line = command(found, "power_work.py", str(case.seed), case.broken, *made)
         lines = cut(line, chance.randrange(1, 40), chance.uniform(0, 0.3))
         done = sum(words[0] == "done" for words in lines)
         metadata = "/dev/ubdd" if case.where == "devices" else "HOME/pool/metadata"

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 import pytest
 from graphdrivers_devicemapper import dm
 from graphdrivers_devicemapper.driver import DeviceMapperDriver
-from rig import MIB, TAR, checked, devices_of, disk, filled, noise, numbers_in, opened, shown, used
+from rig import MIB, TAR, checked, devices_of, disk, filled, noise, numbers_in, opened, recorded, shown, used
 
 from graphdrivers import errors
 from graphdrivers.linux import mounts
-from graphdrivers.model import LayerSpec
+from graphdrivers.model import LayerSpec, Mount
 
 FILES = {"file", "dir/other", "large"}
 SMALL = {"data_size": "64M", "metadata_size": "4M", "size": "256M"}
@@ -140,6 +140,17 @@ def test_a_deleted_file_gives_its_room_back(home: pathlib.Path) -> None:
         driver.settle("layer")
 
         assert used(driver) < before - 28
+
+
+def test_files_are_for_trying_out(home: pathlib.Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Who gives no devices is told in the notes, and warned once, when the pool is made."""
+    with closing(opened(home)) as driver:
+        assert [note for note in driver.support.notes if "for trying out only" in note]
+        assert caplog.messages == []
+        driver.create("one")
+        driver.create("two")
+        assert [message for message in caplog.messages if "for trying out only" in message] == caplog.messages
+        assert len(caplog.messages) == 1
 
 
 def test_numbers_are_counted(home: pathlib.Path) -> None:
@@ -275,9 +286,34 @@ def test_given_devices(home: pathlib.Path, tmp_path: pathlib.Path) -> None:
     assert (tmp_path / "metadata").read_bytes() == bytes(8 * MIB)
 
 
+def test_a_home_that_is_full(home: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """With no room for a record no layer is made, and nothing of one stays; layers are read and removed as ever."""
+    home.mkdir()
+    with disk(tmp_path / "data", 512 * MIB) as data, disk(tmp_path / "metadata", 8 * MIB) as metadata:
+        mounts.attach((Mount("tmpfs", "tmpfs", (("size", "24m"),)),), str(home))
+        try:
+            driver = opened(home / "home", data=data, metadata=metadata)
+            filled(driver, "base")
+            filled(driver, "layer", "base")
+            with open(home / "ballast", "wb", buffering=0) as file, contextlib.suppress(OSError):
+                while file.write(bytes(4096)):
+                    pass
+            with pytest.raises(OSError, match=r"space"):
+                driver.create("another", "base")
+            driver.close()
+            driver = opened(home / "home")
+            assert {record.name for record in driver.layers()} == {"base", "layer"}
+            assert set(shown(driver, "layer")) == FILES
+            driver.remove("layer")
+            driver.close()
+            assert numbers_in(tmp_path / "metadata") == [0, 1] == recorded(home / "home")
+        finally:
+            mounts.detach(str(home))
+
+
 def test_devices_with_something_on_them(home: pathlib.Path, tmp_path: pathlib.Path) -> None:
     """A disk that is not empty is left as it is."""
-    with disk(tmp_path / "data", 512 * MIB) as data, disk(tmp_path / "metadata", 8 * MIB) as metadata:
+    with disk(tmp_path / "data", 64 * MIB) as data, disk(tmp_path / "metadata", 8 * MIB) as metadata:
         subprocess.run(["mkfs.ext4", "-q", data], check=True)
         before = (tmp_path / "data").read_bytes()
         driver = opened(home, data=data, metadata=metadata)
@@ -302,6 +338,9 @@ def test_damaged_metadata_are_refused(home: pathlib.Path) -> None:
     with pytest.raises(errors.StoreCorrupt, match=r"thin_check .* thin_repair"):
         opened(home).create("layer", "base")
 
+    driver = opened(home)
+    assert "thin_check" in driver.facts()["state"]
+    driver.close()
     assert (home / "pool" / "metadata").read_bytes() == before
 
 

@@ -6,6 +6,7 @@ must be, written to, and the upper directory is compared with what must be left
 there. What single files can be is tried twice, below and through the mount.
 """
 
+import contextlib
 import errno
 import os
 import re
@@ -17,7 +18,7 @@ import attrs
 
 from graphdrivers import errors
 from graphdrivers.kit import abilities
-from graphdrivers.linux import filesystems, fuse_mount, mounts, namespaces
+from graphdrivers.linux import filesystems, fuse_mount, locks, mounts, namespaces
 from graphdrivers.model import Capabilities, Support
 from graphdrivers_fuse_overlayfs import dialect as dialects
 from graphdrivers_fuse_overlayfs import layout
@@ -141,6 +142,10 @@ def _try_stack(folder: str, settings: Settings) -> tuple[Capabilities, bool]:
             return _use(merged, os.path.join(top, layout.DIFF), dialect, folder)
     except OSError as error:
         raise _explained(error, folder) from error
+    finally:
+        # Its files are deleted next, and the file system may be unmounted.
+        with contextlib.suppress(errors.LockTimeout), locks.FileLock(os.path.join(top, layout.SERVED), timeout=5):
+            pass
 
 
 def _without_whiteouts() -> errors.DriverUnavailable:

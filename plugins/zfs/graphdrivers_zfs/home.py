@@ -12,6 +12,7 @@ For the rest of the layout see `graphdrivers.kit.layerdirs`.
 """
 
 import contextlib
+import errno
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -27,6 +28,7 @@ _DATASET = "dataset"
 _RECORD = "layer.json"
 _MOUNTS = "mnt"
 _NUMBER = "id"
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -79,28 +81,44 @@ class ZfsHome(layerdirs.LayerDirs):
             return None
 
     def persist(self, layer: str) -> None:
-        """Make a layer's folder durable: the caller's syncfs(2) does not reach zfs-fuse.
+        """Make a layer's folder, and all that was done in the home before, durable.
 
-        Nor does fsync(2) of a directory. That of a file writes what was logged up to the file's own last change,
-        names of other files too; so that is made the last.
+        The caller's syncfs(2) does not reach zfs-fuse, and fsync(2) there writes nothing but the log up to the last
+        *write* to that very file: so one is made, of a byte that is there already.
         """
-        durable.fsync_path(self.path(layer, _DATASET))
+        opened = os.open(self.path(layer, _RECORD), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.pwrite(opened, os.pread(opened, 1, 0), 0)
+            os.fsync(opened)
+        finally:
+            os.close(opened)
+        durable.fsync_path(self.path(layer, _DATASET))  # where the home is on another file system, all this is needed
+        durable.fsync_directory(self.path(layer))
         durable.fsync_directory(self._layers)
-        os.utime(self.path(layer, _RECORD))
-        durable.fsync_path(self.path(layer, _RECORD))
 
     def seal(self, layer: str) -> None:
         """Put the mark that makes a layer immutable. Atomic, idempotent, durable."""
         super().seal(layer)
-        durable.fsync_path(self.path(layer, "sealed"))
-        durable.fsync_directory(self.path(layer))
+        self.persist(layer)
 
     def remove(self, layer: str) -> None:
         """Move a layer's folder out of sight, destroy its dataset, then delete the folder. Idempotent.
 
+        In a full pool no name can be changed, so the dataset goes first there; cut in between, the layer is
+        there without content until it is removed again.
+
         Raises:
             LayerInUse, ZfsError: the dataset has to stay; so does the layer.
         """
+        try:
+            self._discard(layer)
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            self._release(self.path(layer), layer)
+            self._discard(layer)
+
+    def _discard(self, layer: str) -> None:
         with durable.discarding(self.path(layer), self._tmp) as moved:
             try:
                 self._release(moved, layer)

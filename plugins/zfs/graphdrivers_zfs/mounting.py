@@ -17,7 +17,6 @@ from collections.abc import Callable
 import attrs
 
 from graphdrivers import errors
-from graphdrivers.kit import layerdirs
 from graphdrivers.linux import mountinfo, mounts
 from graphdrivers_zfs.tool import Busy, Missing, Tool, ZfsError
 
@@ -146,9 +145,10 @@ class Places:
 
     def _mounts(self, dataset: str) -> list[mountinfo.MountPoint]:
         name = self.name(dataset)
-        if not layerdirs.in_mount_table(dataset):
-            return []
-        return [mount for mount in mountinfo.read() if mount.source == name and mount.fs_type in TYPES]
+        # Only lines with the dataset are parsed: a home with hundreds of layers has long tables.
+        with open("/proc/self/mountinfo", "rb", buffering=1 << 16) as table:
+            lines = [line for line in table.read().split(b"\n") if os.fsencode(dataset) in line]
+        return [mount for mount in mountinfo.parse(lines) if mount.source == name and mount.fs_type in TYPES]
 
     def forget(self, dataset: str) -> None:
         """Delete the mount point of a dataset that is gone. Idempotent."""

@@ -77,6 +77,11 @@ killed()
 wanted["top"] = {**wanted["middle"], "last": "3"}
 wanted["fresh"] = wanted["top"]
 """,
+    "a daemon that was killed right after a layer was sealed": """
+bench.driver.seal("writable")
+killed()
+assert [record.sealed for record in opened().driver.layers()] == [True] * 3
+""",
     "a daemon that was killed right after a layer was removed": """
 bench.driver.remove("writable")
 killed()

@@ -1,10 +1,6 @@
 """A container's life: create, mount and remove, in drivers and in a store, against others.
 
-<<<<<<<< HEAD:benchmarks/boxes.py
 Usage: ``python benchmarks/boxes.py [--directory DIR] [--rounds N] [--quick]``; as root.
-========
-Usage: ``python benchmarks/life.py [--directory DIR] [--rounds N] [--quick]``; as root.
->>>>>>>> peers:benchmarks/life.py
 The store is measured with few layers in it, and with 10,000 more: both have to take the same.
 """
 
@@ -35,7 +31,7 @@ IMAGE = (
 CROWD = 10_000
 CROWDED = "store, 10,000 layers more"
 RM = "rm -rf"
-HEAVY = 1 << 30
+HEAVY = 256 << 20
 """Bytes in the writable layer that is forked."""
 
 _ROUNDS = 40
