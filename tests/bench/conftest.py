@@ -3,9 +3,10 @@
 import contextlib
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
+from benchbeds import DRIVERS, TINY, Opening
 from tinyimage import tiny_image
 
 from graphdrivers.bench import database, drivers, memory
@@ -13,12 +14,6 @@ from graphdrivers.bench.bed import Bed
 from graphdrivers.bench.instruments import Instruments
 from graphdrivers.bench.sizes import Sizes
 from graphdrivers.images.opening import open_image
-
-TINY = Sizes(files=20, database=1 << 20, writes=4, shared=1 << 20, patience=0.0)
-
-DRIVERS = ["overlay", "vfs"] if os.geteuid() == 0 else ["vfs"]
-
-Opening = Callable[..., list[Bed]]
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ from typing import Any
 
 import attrs
 import pytest
+from benchbeds import Opening
 from benchdocuments import workload
-from conftest import Opening
 
 from graphdrivers import errors
 from graphdrivers.bench import runner

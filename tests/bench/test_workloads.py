@@ -7,7 +7,7 @@ import shutil
 
 import attrs
 import pytest
-from conftest import TINY, Opening
+from benchbeds import TINY, Opening
 
 from graphdrivers.bench import acts, caches, database, memory, storms
 from graphdrivers.bench.bed import Bed
