@@ -44,7 +44,7 @@ def short_container(_number: int) -> Iterator[Edit]:
 
 
 def sandbox_step(number: int) -> Iterator[Edit]:
-    """Do what an agent tries in its sandbox: a note replaced, a few files written."""
+    """Do what a program tries in its sandbox: a note replaced, a few files written."""
     folder = f"attempt-{number}"
     yield Mkdir(folder)
     for file in range(5):
