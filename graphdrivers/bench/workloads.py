@@ -99,7 +99,7 @@ SANDBOX = Workload(
     name="sandbox",
     title="fork, edit, roll back, 200 times",
     purpose="sandboxes that fork and roll back",
-    models="A program tries things in a container that runs: its state is kept (by a live snapshot where the driver can, "
+    models="Things are tried in a container that runs: its state is kept (by a live snapshot where the driver can, "
     "else it is unmounted, sealed and branched), it writes a few files, and is taken back to what was kept.",
     rows=(
         Row("turn", "a whole turn", "fork, edit and rollback"),
