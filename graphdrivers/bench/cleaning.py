@@ -4,12 +4,15 @@ import contextlib
 import os
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import FrameType
 
 from graphdrivers.linux import mountinfo, mounts, trees
 
 SCRATCH_PREFIX = "graphdriver-bench-"
 """In front of the process number, in the names of scratch folders."""
+
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextlib.contextmanager
@@ -41,9 +44,42 @@ def unmount_below(folder: str) -> None:
 
 
 @contextlib.contextmanager
+def interruptible() -> Iterator[Callable[[], None]]:
+    """Give what is called now and then, so that no Ctrl-C or SIGTERM is lost.
+
+    What a signal raises can be replaced by the error of a clean-up that it cut short, which looks like a failure of a
+    driver then. The call raises again. Outside of the main thread, where no signal arrives, it does nothing.
+    """
+    caught: list[int] = []
+    before = {number: signal.getsignal(number) for number in _ENDING}
+
+    def notice(number: int, frame: FrameType | None) -> None:
+        caught.append(number)
+        handler = before[signal.Signals(number)]
+        if callable(handler):
+            handler(number, frame)
+
+    def look() -> None:
+        if caught:
+            notice(caught.pop(), None)
+
+    try:
+        for number in (number for number, handler in before.items() if callable(handler)):
+            signal.signal(number, notice)
+    except ValueError:
+        yield look
+        return
+    try:
+        yield look
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
     """Hold back Ctrl-C and SIGTERM until the block has ended."""
-    held = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
     try:
         yield
     finally:

@@ -52,6 +52,7 @@ class Run:
         self.instruments = Instruments.found()
         with contextlib.ExitStack() as stack:
             observe = stack.enter_context(_observing(settings))
+            look = stack.enter_context(cleaning.interruptible())
             folder = stack.enter_context(cleaning.scratch(parent))
             self.tars = _tars(folder, self.image, self.sizes)
             given = Given(self.tars, self.sizes, self.instruments)
@@ -61,8 +62,13 @@ class Run:
             self.described = [document.described(bed) for bed in beds]
             self.cold = _cold(beds)
             watch = Watch()
+
+            def observed(workload: str, driver: str, done: float) -> None:
+                look()
+                observe(workload, driver, done)
+
             try:
-                runner.run(self.plan, runner.Course(beds, self.results, watch, observe))
+                runner.run(self.plan, runner.Course(beds, self.results, watch, observed))
             finally:
                 self.complaints = watch.complaints()
 

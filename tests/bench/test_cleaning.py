@@ -53,3 +53,26 @@ def test_clean_up_is_not_interrupted() -> None:
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert reached == ["the end of the block"]
+
+
+def test_a_lost_interrupt_comes_again() -> None:
+    """What a signal raised and a failing clean-up replaced is raised once more; afterwards signals are as before."""
+    ordinary = signal.getsignal(signal.SIGINT)
+
+    def interrupted() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            signal.sigtimedwait([], 5)  # the handler runs before this ends
+        finally:
+            raise OSError("busy")
+
+    def work() -> None:
+        with cleaning.interruptible() as look:
+            look()
+            with pytest.raises(OSError, match="busy"):
+                interrupted()
+            look()
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert signal.getsignal(signal.SIGINT) is ordinary
