@@ -27,7 +27,7 @@ def put_aside(tree: str, shelf: str) -> tuple[str, ...]:
     moved: list[str] = []
     root = os.open(tree, _DIRECTORY)
     try:
-        for path, stack, name in _found(root):
+        for path, stack, name in found(root):
             if not moved:
                 os.makedirs(shelf, mode=0o700, exist_ok=True)
             _move(stack.fd, name, shelf)
@@ -63,7 +63,7 @@ def _writable(directory: int, name: bytes) -> Iterator[None]:
         os.fchmod(directory, mode)
 
 
-def _found(root: int) -> Iterator[tuple[bytes, trees.DirStack, bytes]]:
+def found(root: int) -> Iterator[tuple[bytes, trees.DirStack, bytes]]:
     """Give path, directory and name of each reserved entry; nothing below one is looked at."""
     with trees.DirStack(root) as stack:
         for inside in stack.visit():

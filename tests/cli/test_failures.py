@@ -111,7 +111,7 @@ def test_unknown_driver(cli: CommandLine) -> None:
 def test_interrupt(cli: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C ends with 130 and without a word of Python."""
 
-    def interrupt(*_arguments: object) -> None:
+    def interrupt(*_arguments: object, **_options: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("graphdrivers.loading.list_drivers", interrupt)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from graphdrivers import errors
 from graphdrivers.archive.whiteouts import PREFIX
-from graphdrivers.kit import layerdirs
+from graphdrivers.kit import layerdirs, reserved
 from graphdrivers.linux import copying, durable, mounts, trees
 from graphdrivers.model import Mount
 from graphdrivers_devicemapper import sizes
@@ -96,18 +96,6 @@ def mounted(wanted: Mount) -> Iterator[int]:
         durable.syncfs(root)
 
 
-def _reserved_in(root: int) -> Iterator[tuple[bytes, trees.DirStack, bytes]]:
-    """Give path, directory and name of each entry whose name is reserved for whiteouts; nothing below one."""
-    with trees.DirStack(root) as stack:
-        for inside in stack.visit():
-            with os.scandir(stack.fd) as entries:
-                listed = [(os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries]
-            for name, _ in listed:
-                if name.startswith(PREFIX):
-                    yield stack.path(name), stack, name
-            inside += [name for name, is_directory in listed if is_directory and not name.startswith(PREFIX)]
-
-
 def put_aside(root: int, shelf: str) -> tuple[str, ...]:
     """Move every entry with a reserved name to ``shelf/NUMBER/``, on another file system: copied, then deleted.
 
@@ -119,7 +107,7 @@ def put_aside(root: int, shelf: str) -> tuple[str, ...]:
     """
     top = os.fstat(root)
     moved = ["/" + os.fsdecode(name) for name in _shelve(root, shelf)]
-    for path, stack, name in _reserved_in(root):
+    for path, stack, name in reserved.found(root):
         before = os.fstat(stack.fd)
         os.mkdir(_HOLDER, 0o700, dir_fd=root)
         os.rename(name, os.path.join(_HOLDER, name), src_dir_fd=stack.fd, dst_dir_fd=root)
