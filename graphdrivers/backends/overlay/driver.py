@@ -7,42 +7,33 @@ user namespace with ``user.overlay.*`` marks (Linux 5.11).
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import BinaryIO, ClassVar
 
-from graphdrivers import errors, naivediff
+from graphdrivers import errors
 from graphdrivers.archive.apply import Target, apply
-from graphdrivers.archive.compare import compare_layer
-from graphdrivers.archive.entries import Difference
-from graphdrivers.archive.plain import EmptyTree
-from graphdrivers.archive.produce import produce
-from graphdrivers.archive.union import Branch, Union
-from graphdrivers.archive.whiteouts import PLAIN
+from graphdrivers.archive.whiteouts import PLAIN, Dialect
 from graphdrivers.backends.overlay import layout
 from graphdrivers.backends.overlay import options as choices
 from graphdrivers.backends.overlay import support as trials
-from graphdrivers.driver import Driver
 from graphdrivers.kit import layerdirs, quotas, remembering, reserved, roots
+from graphdrivers.kit.uppers import UpperDriver
 from graphdrivers.kit.watch import Watch
-from graphdrivers.linux import mounts, trees
+from graphdrivers.linux import mounts
 from graphdrivers.model import (
     Applied,
-    Change,
-    LayerRecord,
     LayerSpec,
     Limits,
     Mount,
-    Profile,
     Progress,
     Support,
-    Usage,
 )
 
 _ESCAPES = "escapes"
 """In a layer's folder: it may hold xattrs that only an overlay mount shows under their own names."""
 
 
-class OverlayDriver(Driver):
+class OverlayDriver(UpperDriver):
     """Kernel overlayfs over one folder per layer."""
 
     name: ClassVar[str] = choices.NAME
@@ -77,15 +68,6 @@ class OverlayDriver(Driver):
                 roots.make_root_like(diff, above, ownership=can.ownership, dialect=self._dialect)
             if spec.size is not None:
                 quotas.limit(self.name, folder, spec.size, diff)
-
-    def seal(self, layer: str) -> None:
-        """Set a mark file."""
-        self._dirs.read(layer)
-        if self._dirs.is_sealed(layer):
-            return
-        self._refuse_mounted(layer)
-        self._rest(layer)
-        self._dirs.seal(layer)
 
     def mounts(self, layer: str, *, view: bool = False) -> tuple[Mount, ...]:
         """Plan an overlay mount, or for a base layer a bind mount of its one directory."""
@@ -126,31 +108,6 @@ class OverlayDriver(Driver):
             self._dirs.mark(layer, _ESCAPES)
         return applied
 
-    def changes(self, layer: str) -> Iterator[Change]:
-        """Read the upper directory and what it covers; cost independent of the image."""
-        return naivediff.listed(self._differences(layer, self._dirs.read(layer).ancestors))
-
-    def diff(self, layer: str, *, profile: Profile = Profile.FULL, source_date_epoch: int | None = None) -> BinaryIO:
-        """Read the upper directory and what it covers; cost independent of the image."""
-        found = self._differences(layer, self._dirs.read(layer).ancestors)
-        return produce(found, profile=profile, source_date_epoch=source_date_epoch)
-
-    def usage(self, layer: str) -> Usage:
-        """Measure the upper directory."""
-        self._dirs.read(layer)
-        with layerdirs.directory(self._dirs.path(layer, layout.DIFF)) as root:
-            return Usage(*trees.usage(root, self._dialect.is_mark))
-
-    def layers(self) -> Iterator[LayerRecord]:
-        """Read the ``layer.json`` of every layer."""
-        return self._dirs.records()
-
-    def remove(self, layer: str) -> None:
-        """Rename the layer's folder away, then delete it."""
-        if self._dirs.exists(layer):
-            self._refuse_mounted(layer)
-            self._dirs.remove(layer)
-
     def settle(self, layer: str | None = None) -> None:
         """Delete leftovers; put names reserved for whiteouts aside.
 
@@ -183,6 +140,9 @@ class OverlayDriver(Driver):
         quotas.keep(self.name, folder, *trees, room=bool(lowers))
         return layout.writable(self._dirs.path(layer), lowers, self._settings)
 
+    def _dialect_of(self, layer: str) -> Dialect:  # noqa: ARG002 - one for all layers
+        return self._dialect
+
     def _limits_refused(self) -> quotas.Refusal | None:
         return trials.limits_refused(self.home, self._settings)
 
@@ -200,20 +160,3 @@ class OverlayDriver(Driver):
         layerdirs.make_private(folder)
         layerdirs.make_private(os.path.join(folder, layout.DIFF))
         return folder
-
-    def _refuse_mounted(self, layer: str) -> None:
-        self._dirs.refuse_mounted(layer, layout.DIFF)
-
-    def _branch(self, layer: str) -> Branch:
-        return Branch(self._dirs.path(layer, layout.DIFF), self._dialect)
-
-    def _union(self, layers: Sequence[str]) -> Union:
-        return Union([self._branch(layer) for layer in layers])
-
-    def _differences(self, layer: str, ancestors: Sequence[str]) -> Iterator[Difference]:
-        """Compare a layer with the merged view of its ancestors (nearest first); closes what it opened."""
-        if not ancestors:
-            yield from compare_layer(self._branch(layer), EmptyTree())
-            return
-        with self._union(ancestors) as lower:
-            yield from compare_layer(self._branch(layer), lower)

@@ -12,10 +12,11 @@ import os
 from collections.abc import Sequence
 
 from graphdrivers.backends.overlay.options import Settings
+from graphdrivers.kit import uppers
 from graphdrivers.kit.layerdirs import label
 from graphdrivers.model import Mount
 
-DIFF = "diff"
+DIFF = uppers.DIFF
 WORK = "work"
 
 MAX_DEPTH = 500

@@ -8,30 +8,21 @@ wrong with each version of the program.
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import BinaryIO, ClassVar
 
-from graphdrivers import errors, naivediff
+from graphdrivers import errors
 from graphdrivers.archive.apply import Target, apply
-from graphdrivers.archive.compare import compare_layer
-from graphdrivers.archive.entries import Difference
-from graphdrivers.archive.plain import EmptyTree
-from graphdrivers.archive.produce import produce
-from graphdrivers.archive.union import Branch, Union
-from graphdrivers.driver import Driver
 from graphdrivers.kit import layerdirs, quotas, remembering, reserved, roots
-from graphdrivers.linux import locks, mounts, trees
+from graphdrivers.kit.uppers import UpperDriver
+from graphdrivers.linux import locks, mounts
 from graphdrivers.model import (
     Applied,
-    Change,
-    LayerRecord,
     LayerSpec,
     Limits,
     Mount,
-    Profile,
     Progress,
     Support,
-    Usage,
 )
 from graphdrivers_fuse_overlayfs import dialect, layout
 from graphdrivers_fuse_overlayfs import support as trials
@@ -41,7 +32,7 @@ _PATIENCE = 5.0
 """Seconds that a program is given to end after its mount is gone."""
 
 
-class FuseOverlayDriver(Driver):
+class FuseOverlayDriver(UpperDriver):
     """fuse-overlayfs over one folder per layer."""
 
     name: ClassVar[str] = NAME
@@ -79,15 +70,6 @@ class FuseOverlayDriver(Driver):
             with open(os.path.join(folder, layout.SERVED), "xb"):
                 pass
 
-    def seal(self, layer: str) -> None:
-        """Set a mark file."""
-        self._dirs.read(layer)
-        if self._dirs.is_sealed(layer):
-            return
-        self._refuse_mounted(layer)
-        self._rest(layer)
-        self._dirs.seal(layer)
-
     def mounts(self, layer: str, *, view: bool = False) -> tuple[Mount, ...]:
         """Plan a mount by fuse-overlayfs, or for a base layer a bind mount of its one directory."""
         ancestry = self._dirs.read(layer) if view else self._dirs.writable(layer)
@@ -118,31 +100,6 @@ class FuseOverlayDriver(Driver):
                 lower = stack.enter_context(self._union(ancestors)) if ancestors else None
                 target = Target(root, self._resting, lower, self.support.capabilities)
             return apply(tar, target, headers=headers, limits=limits, progress=progress)
-
-    def changes(self, layer: str) -> Iterator[Change]:
-        """Read the upper directory and what it covers; cost independent of the image."""
-        return naivediff.listed(self._differences(layer, self._dirs.read(layer).ancestors))
-
-    def diff(self, layer: str, *, profile: Profile = Profile.FULL, source_date_epoch: int | None = None) -> BinaryIO:
-        """Read the upper directory and what it covers; cost independent of the image."""
-        found = self._differences(layer, self._dirs.read(layer).ancestors)
-        return produce(found, profile=profile, source_date_epoch=source_date_epoch)
-
-    def usage(self, layer: str) -> Usage:
-        """Measure the upper directory."""
-        self._dirs.read(layer)
-        with layerdirs.directory(self._dirs.path(layer, layout.DIFF)) as root:
-            return Usage(*trees.usage(root, self._dialect(layer).is_mark))
-
-    def layers(self) -> Iterator[LayerRecord]:
-        """Read the ``layer.json`` of every layer."""
-        return self._dirs.records()
-
-    def remove(self, layer: str) -> None:
-        """Rename the layer's folder away, then delete it."""
-        if self._dirs.exists(layer):
-            self._refuse_mounted(layer)
-            self._dirs.remove(layer)
 
     def settle(self, layer: str | None = None) -> None:
         """Delete leftovers; bring whiteouts to their resting form, put names reserved for them aside.
@@ -179,7 +136,7 @@ class FuseOverlayDriver(Driver):
         return layout.writable(folder, lowers, self._settings)
 
     def _refuse_mounted(self, layer: str) -> None:
-        self._dirs.refuse_mounted(layer, layout.DIFF)
+        super()._refuse_mounted(layer)
         if not self._is_free(layer):
             raise errors.LayerInUse(layer, "in another mount namespace, or files in it are open")
 
@@ -193,19 +150,5 @@ class FuseOverlayDriver(Driver):
         except FileNotFoundError:  # another process has removed the layer
             return True
 
-    def _dialect(self, layer: str) -> dialect.FuseDialect:
+    def _dialect_of(self, layer: str) -> dialect.FuseDialect:
         return self._in_use if self._dirs.is_touched(layer) else self._resting
-
-    def _branch(self, layer: str) -> Branch:
-        return Branch(self._dirs.path(layer, layout.DIFF), self._dialect(layer))
-
-    def _union(self, layers: Sequence[str]) -> Union:
-        return Union([self._branch(layer) for layer in layers])
-
-    def _differences(self, layer: str, ancestors: Sequence[str]) -> Iterator[Difference]:
-        """Compare a layer with the merged view of its ancestors (nearest first); closes what it opened."""
-        if not ancestors:
-            yield from compare_layer(self._branch(layer), EmptyTree())
-            return
-        with self._union(ancestors) as lower:
-            yield from compare_layer(self._branch(layer), lower)

@@ -10,11 +10,12 @@ These are pure functions of paths; nothing here touches the disk.
 import os
 from collections.abc import Sequence
 
+from graphdrivers.kit import uppers
 from graphdrivers.kit.layerdirs import label
 from graphdrivers.model import Mount
 from graphdrivers_fuse_overlayfs.options import TYPE, Settings
 
-DIFF = "diff"
+DIFF = uppers.DIFF
 WORK = "work"
 SERVED = "served"
 

@@ -1,0 +1,89 @@
+"""Drivers that keep of each layer what it changes, as the upper directory of a union: how such layers are read.
+
+Neither a mount nor the merging program is needed for that, and it costs what the
+layer holds, not what the image does.
+"""
+
+import abc
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO
+
+from graphdrivers import naivediff
+from graphdrivers.archive.compare import compare_layer
+from graphdrivers.archive.entries import Difference
+from graphdrivers.archive.plain import EmptyTree
+from graphdrivers.archive.produce import produce
+from graphdrivers.archive.union import Branch, Union
+from graphdrivers.archive.whiteouts import Dialect
+from graphdrivers.driver import Driver
+from graphdrivers.kit.layerdirs import LayerDirs, directory
+from graphdrivers.linux import trees
+from graphdrivers.model import Change, LayerRecord, Profile, Usage
+
+DIFF = "diff"
+"""Name of the upper directory in a layer's folder."""
+
+
+class UpperDriver(Driver):
+    """One folder per layer, with its upper directory; how layers are made, mounted and brought to rest is added."""
+
+    _dirs: LayerDirs
+
+    @abc.abstractmethod
+    def _dialect_of(self, layer: str) -> Dialect:
+        """Say how whiteouts are written in a layer at this moment."""
+
+    @abc.abstractmethod
+    def _rest(self, layer: str) -> None:
+        """Clean up after mounts of a layer that is not mounted now."""
+
+    def _refuse_mounted(self, layer: str) -> None:
+        self._dirs.refuse_mounted(layer, DIFF)
+
+    def seal(self, layer: str) -> None:
+        """Set a mark file."""
+        self._dirs.read(layer)
+        if self._dirs.is_sealed(layer):
+            return
+        self._refuse_mounted(layer)
+        self._rest(layer)
+        self._dirs.seal(layer)
+
+    def changes(self, layer: str) -> Iterator[Change]:
+        """Read the upper directory and what it covers; cost independent of the image."""
+        return naivediff.listed(self._differences(layer, self._dirs.read(layer).ancestors))
+
+    def diff(self, layer: str, *, profile: Profile = Profile.FULL, source_date_epoch: int | None = None) -> BinaryIO:
+        """Read the upper directory and what it covers; cost independent of the image."""
+        found = self._differences(layer, self._dirs.read(layer).ancestors)
+        return produce(found, profile=profile, source_date_epoch=source_date_epoch)
+
+    def usage(self, layer: str) -> Usage:
+        """Measure the upper directory."""
+        self._dirs.read(layer)
+        with directory(self._dirs.path(layer, DIFF)) as root:
+            return Usage(*trees.usage(root, self._dialect_of(layer).is_mark))
+
+    def layers(self) -> Iterator[LayerRecord]:
+        """Read the ``layer.json`` of every layer."""
+        return self._dirs.records()
+
+    def remove(self, layer: str) -> None:
+        """Rename the layer's folder away, then delete it."""
+        if self._dirs.exists(layer):
+            self._refuse_mounted(layer)
+            self._dirs.remove(layer)
+
+    def _branch(self, layer: str) -> Branch:
+        return Branch(self._dirs.path(layer, DIFF), self._dialect_of(layer))
+
+    def _union(self, layers: Sequence[str]) -> Union:
+        return Union([self._branch(layer) for layer in layers])
+
+    def _differences(self, layer: str, ancestors: Sequence[str]) -> Iterator[Difference]:
+        """Compare a layer with the merged view of its ancestors (nearest first); closes what it opened."""
+        if not ancestors:
+            yield from compare_layer(self._branch(layer), EmptyTree())
+            return
+        with self._union(ancestors) as lower:
+            yield from compare_layer(self._branch(layer), lower)
