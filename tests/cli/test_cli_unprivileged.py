@@ -5,6 +5,8 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 
 import pytest
 from clirun import NOBODY, run_program
@@ -16,17 +18,19 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user
 
 
 @pytest.fixture
-def home(tmp_path: pathlib.Path) -> pathlib.Path:
-    """A home of nobody's, with an image in it."""
-    folder = tmp_path / "home"
-    folder.mkdir()
-    debian(folder)
-    for path in (folder, *folder.rglob("*")):
-        os.chown(path, NOBODY, NOBODY)
-    for above in (tmp_path, *tmp_path.parents):
-        if above.stat().st_mode & 0o005 != 0o005 and above != pathlib.Path("/"):
-            above.chmod(above.stat().st_mode | 0o055)
-    return folder
+def home() -> Iterator[pathlib.Path]:
+    """A home of nobody's, with an image in it.
+
+    Not below pytest's own folder: each pytest that starts closes that to others again, and several run at a time.
+    """
+    with tempfile.TemporaryDirectory(prefix="graphdrivers-home-") as above:
+        os.chmod(above, 0o711)
+        folder = pathlib.Path(above) / "home"
+        folder.mkdir()
+        debian(folder)
+        for path in (folder, *folder.rglob("*")):
+            os.chown(path, NOBODY, NOBODY)
+        yield folder
 
 
 def test_as_a_plain_user(home: pathlib.Path) -> None:
