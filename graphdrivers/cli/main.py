@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import gc
 import os
 import signal
 import sys
@@ -17,6 +18,9 @@ from graphdrivers.cli.lazy import Lazy, LazyGroup
 from graphdrivers.cli.settings import COMPLETION_VARIABLE, from_environment, global_options
 
 PROGRAM = "graphdriver"
+
+_NEW_OBJECTS = 50_000
+"""How many make the garbage collector look for cycles; importing a command makes more, and none of them goes."""
 
 _IMAGES, _CONTAINERS, _BOTH, _UPKEEP, _DRIVERS = (
     "Images",
@@ -116,7 +120,11 @@ def application() -> None:
 def main() -> NoReturn:
     """Run the program; the console script and ``python -m graphdrivers`` come here."""
     _open_streams()
-    application.main()
+    gc.set_threshold(_NEW_OBJECTS)
+    try:
+        application.main()
+    finally:
+        gc.freeze()  # the process ends: else the interpreter looks through all that is loaded, more than once
 
 
 def _open_streams() -> None:
