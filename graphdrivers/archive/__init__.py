@@ -14,14 +14,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from graphdrivers.archive import (
         apply,
+        attributes,
         compare,
         compression,
         digests,
-        entries,
-        equality,
         plain,
         planned,
         produce,
+        replicate,
         restore,
         stream,
         union,
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "apply",
+    "attributes",
     "compare",
     "compression",
     "digests",
-    "entries",
-    "equality",
     "plain",
     "planned",
     "produce",
+    "replicate",
     "restore",
     "stream",
     "union",
