@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import gc
 import os
 import signal
 import sys
@@ -18,9 +17,6 @@ from graphdrivers.cli.lazy import Lazy, LazyGroup
 from graphdrivers.cli.settings import COMPLETION_VARIABLE, from_environment, global_options
 
 PROGRAM = "graphdriver"
-
-_NEW_OBJECTS = 50_000
-"""How many make the garbage collector look for cycles; importing a command makes more, and none of them goes."""
 
 _IMAGES, _CONTAINERS, _BOTH, _UPKEEP, _DRIVERS = (
     "Images",
@@ -118,13 +114,9 @@ def application() -> None:
 
 
 def main() -> NoReturn:
-    """Run the program; the console script and ``python -m graphdrivers`` come here."""
+    """Run the program; see `entry`."""
     _open_streams()
-    gc.set_threshold(_NEW_OBJECTS)
-    try:
-        application.main()
-    finally:
-        gc.freeze()  # the process ends: else the interpreter looks through all that is loaded, more than once
+    application.main()
 
 
 def _open_streams() -> None:
