@@ -25,10 +25,9 @@ def counter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Counter]:
     """What counts here; without strace the test is left out, but fails in CI."""
     folder = tmp_path_factory.mktemp("traces")
     found = Counter.found(str(folder))
-    if found.reason:
-        if os.environ.get("CI"):
-            pytest.fail(f"system calls must be counted in CI: {found.reason}")
+    if "not installed" in found.reason and not os.environ.get("CI"):
         pytest.skip(found.reason)
+    assert found.reason == ""
     yield found
     assert tracer() == 0
     assert os.listdir(folder) == []
@@ -186,7 +185,7 @@ def test_a_bench_that_is_killed_leaves_nothing_traced(counter: Counter, tmp_path
             state = pathlib.Path(f"/proc/{child}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
         finally:
             os.kill(child, signal.SIGKILL)
-    assert state == "S"
+    assert state not in {"t", "T"}
 
 
 def test_operations_of_real_drivers_are_counted_the_same_twice(opening: Opening, counter: Counter) -> None:
