@@ -13,9 +13,10 @@ import pytest
 from benchbeds import Opening
 from test_runner import measure
 
-from graphdrivers.bench import calls, workloads
+from graphdrivers.bench import calls, runner, workloads
 from graphdrivers.bench.calls import Calls, Counter
-from graphdrivers.bench.results import Cell
+from graphdrivers.bench.disturbance import Watch
+from graphdrivers.bench.results import Cell, Results
 
 MARKS = "/marks/"
 
@@ -203,6 +204,18 @@ def test_operations_of_real_drivers_are_counted_the_same_twice(opening: Opening,
     assert calls_of(first.cells, "write", "vfs").operations == 4
     assert calls_of(first.cells, "write", "vfs").names["fsync"] == 4
     assert calls_of(first.cells, "whole", "vfs").operations == 4
+
+
+def test_progress_goes_up_while_calls_are_counted(opening: Opening, counter: Counter) -> None:
+    """It says that they are counted, never goes back, and never beyond all of it."""
+    told: list[tuple[str, float]] = []
+    course = runner.Course(opening(), Results(), Watch(), lambda name, _driver, done: told.append((name, done)))
+    runner.run(runner.Plan(workloads=[workloads.CI], repeats=1, budget=0.0, counter=counter), course)
+
+    parts = [done for _name, done in told]
+    assert sorted(parts) == parts
+    assert parts[-1] <= 1.0
+    assert told[-1][0] == "calls of ci"
 
 
 def calls_of(cells: list[Cell], row: str, driver: str) -> Calls:
