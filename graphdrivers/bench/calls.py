@@ -10,6 +10,7 @@ import contextlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -170,25 +171,52 @@ def _attached(command: list[str], said: str) -> Iterator[None]:
 
     A pipe would not do: who reads it is traced, and waits for the tracer, which waits for room in the pipe.
     """
-    with open(said, "wb") as errors:
-        # A session of its own: Ctrl-C is for us, who then end it.
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors, start_new_session=True
-        )
+    tracer = 0
     try:
-        _wait_for(process, said)
+        # No interrupt comes between its start and our knowing of it; it must not hold signals back itself.
+        with cleaning.uninterrupted():
+            tracer = _started(command, said)
+        _wait_for(tracer, said)
         yield
     finally:
         with cleaning.uninterrupted():
-            process.terminate()
-            try:
-                process.wait(_PATIENCE)
-            except subprocess.TimeoutExpired:
-                process.kill()  # the kernel lets go of what it traced
-                process.wait()
+            if tracer and not _is_over(tracer):
+                _end(tracer)
 
 
-def _wait_for(process: subprocess.Popen[bytes], said: str) -> None:
+def _started(command: list[str], said: str) -> int:
+    """Start a program in a session of its own: Ctrl-C is for us, who then end it."""
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    messages = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        files = [(os.POSIX_SPAWN_DUP2, null, 0), (os.POSIX_SPAWN_DUP2, null, 1), (os.POSIX_SPAWN_DUP2, messages, 2)]
+        return os.posix_spawnp(command[0], command, {}, file_actions=files, setsid=True, setsigmask=())
+    finally:
+        os.close(messages)
+        os.close(null)
+
+
+def _is_over(process: int) -> bool:
+    """Say whether a child has ended; then it is gone."""
+    try:
+        return os.waitpid(process, os.WNOHANG)[0] != 0
+    except ChildProcessError:
+        return True
+
+
+def _end(process: int) -> None:
+    """End a child; one that does not let go of us in time is killed, and the kernel does it."""
+    os.kill(process, signal.SIGTERM)
+    deadline = time.monotonic() + _PATIENCE
+    while not _is_over(process):
+        if time.monotonic() > deadline:
+            os.kill(process, signal.SIGKILL)
+            os.waitpid(process, 0)
+            return
+        time.sleep(_PAUSE)
+
+
+def _wait_for(tracer: int, said: str) -> None:
     """Wait until all threads are traced: strace says so after it has stopped each of them.
 
     Raises:
@@ -196,12 +224,13 @@ def _wait_for(process: subprocess.Popen[bytes], said: str) -> None:
     """
     deadline = time.monotonic() + _PATIENCE
     while True:
+        over = _is_over(tracer)
         with open(said, encoding="utf-8", errors="replace") as file:
             told = file.read()
+        if over:
+            raise OSError(f"{' '.join(told.split('.')[0].split()) or 'strace ended at once'}; {_NOT_ALLOWED}")
         if " attached" in told:
             return
-        if process.poll() is not None:
-            raise OSError(f"{' '.join(told.split('.')[0].split()) or 'strace ended at once'}; {_NOT_ALLOWED}")
         if time.monotonic() > deadline:
             raise OSError(f"strace did not attach within {_PATIENCE:.0f} s")
         time.sleep(_PAUSE)
