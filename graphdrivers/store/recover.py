@@ -13,7 +13,7 @@ import attrs
 
 from graphdrivers import errors
 from graphdrivers.linux.boot import boot_id
-from graphdrivers.store import collect, ledger, making, mounted, names
+from graphdrivers.store import collect, images, ledger, making, mounted, names
 from graphdrivers.store.holders import Holder
 from graphdrivers.store.site import Site
 
@@ -47,6 +47,8 @@ def recover(site: Site) -> list[Problem]:
             _try(problems, layer, functools.partial(mounted.reap, site, layer))
         if rebooted:
             problems += compare(site, repair=True)
+            lost = [problem.what for problem in problems if not problem.is_leftover]
+            images.drop_inits(site, lost)  # containers that stand on one have lost it; others need not
             _try(problems, "mounts", functools.partial(mounted.tidy, site))
             _expect_writes(site)
             _remember_boot(site)
