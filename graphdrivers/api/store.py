@@ -220,7 +220,7 @@ class Store:
         """
         chosen = self._image(image)
         init = records.init_of(self.site, chosen.image_id)
-        tar = b"" if init else self._init_tar(chosen)
+        tar = b"" if init else initial.init_tar(self.site, chosen)
         made = containers.create(
             self.site, name, image_id=chosen.image_id, parent=chosen.top, init=init, init_tar=tar, size=size
         )
@@ -484,14 +484,6 @@ class Store:
         if chosen.top is None:
             raise errors.ImageNotFound(chosen.image_id, ", for it has no layers: nothing to see")
         return chosen.top
-
-    def _init_tar(self, image: Image) -> bytes:
-        """Give what init layers of an image hold; it is found out once for each image."""
-        tar = records.init_tar_of(self.site, image.image_id)
-        if tar is None:
-            tar = initial.init_tar(self.site, image)
-            records.keep_init_tar(self.site, image.image_id, tar)
-        return tar
 
     def _outgoing_as(self, name: str | Image, image: Image) -> OutgoingImage:
         """Describe an image; one asked for by one of its references goes under that name alone."""

@@ -16,6 +16,7 @@ from graphdrivers.store.site import Site
 
 _DIGESTS = frozenset({"sha256", "sha512"})
 _COLUMNS = "image_id, config, manifest, manifest_type, manifest_digest, layer, created"
+_PUT_BLOB = "INSERT OR REPLACE INTO blobs (digest, diff_id, size, media_type, origin) VALUES (?, ?, ?, ?, ?)"
 
 
 @attrs.frozen
@@ -46,10 +47,17 @@ class BlobRecord:
     """Where it was seen: a repository, or a path."""
 
 
-def put(site: Site, image: ImageRecord, references: Sequence[str] = (), *, lease: str | None = None) -> None:
+def put(
+    site: Site,
+    image: ImageRecord,
+    references: Sequence[str] = (),
+    *,
+    blobs: Sequence[BlobRecord] = (),
+    lease: str | None = None,
+) -> None:
     """Record an image, and names that mean it from now on (and no other any more). Durable, atomic, idempotent.
 
-    The lease that held its layers until now ends.
+    The blobs that its layers came as are remembered, and the lease that held its layers until now ends.
     """
     with site.database.write(durable=site.is_durable) as step:
         step.execute(
@@ -61,6 +69,7 @@ def put(site: Site, image: ImageRecord, references: Sequence[str] = (), *, lease
                 "UPDATE images SET manifest = ?, manifest_type = ?, manifest_digest = ? WHERE image_id = ?",
                 (image.manifest, image.manifest_type, image.manifest_digest, image.image_id),
             )
+        step.executemany(_PUT_BLOB, map(attrs.astuple, blobs))
         for reference in references:
             step.execute("INSERT OR REPLACE INTO tags (reference, image_id) VALUES (?, ?)", (reference, image.image_id))
         if lease is not None:
@@ -166,10 +175,7 @@ def refuse_missing(step: Step, image_id: str) -> None:
 def put_blob(site: Site, blob: BlobRecord) -> None:
     """Remember as which blob a layer came. Idempotent; a power cut may forget it."""
     with site.database.write() as step:
-        step.execute(
-            "INSERT OR REPLACE INTO blobs (digest, diff_id, size, media_type, origin) VALUES (?, ?, ?, ?, ?)",
-            attrs.astuple(blob),
-        )
+        step.execute(_PUT_BLOB, attrs.astuple(blob))
 
 
 def blobs_of(site: Site, diff_id: str) -> list[BlobRecord]:
