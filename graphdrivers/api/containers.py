@@ -89,8 +89,9 @@ class Container:
             if read_only:
                 return self._site.driver.mounts(self.record().layer, view=True)
             present = containers.writable(self._site, self._record)
-            with self._site.database.write() as step:
-                containers.expect_writes(step, present)
+            if not present.touched:
+                with self._site.database.write() as step:
+                    containers.expect_writes(step, present)
             return self._site.driver.mounts(present.layer)
 
     def mount(
