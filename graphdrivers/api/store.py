@@ -221,11 +221,11 @@ class Store:
             NotSupported: this driver cannot limit sizes here.
         """
         chosen = self._image(image)
-        tar = records.init_tar_of(self.site, chosen.image_id)
-        if tar is None:
-            tar = initial.init_tar(self.site, chosen)
-            records.keep_init_tar(self.site, chosen.image_id, tar)
-        made = containers.create(self.site, name, image_id=chosen.image_id, parent=chosen.top, init_tar=tar, size=size)
+        init = records.init_of(self.site, chosen.image_id)
+        tar = b"" if init else initial.init_tar(self.site, chosen)
+        made = containers.create(
+            self.site, name, image_id=chosen.image_id, parent=chosen.top, init=init, init_tar=tar, size=size
+        )
         return Container(self.site, made)
 
     def containers(self) -> list[Container]:
