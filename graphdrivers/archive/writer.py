@@ -12,7 +12,8 @@ Version 1.0*.
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from zlib import adler32
+
+from isal.isal_zlib import adler32
 
 from graphdrivers.archive import paxwriter
 from graphdrivers.archive.entries import (
