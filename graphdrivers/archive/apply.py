@@ -156,7 +156,7 @@ class _Apply:
                         _write_all(fd, content, 0)
                     if uid != own or gid != place.gid or mode & regarded != enough:
                         self._attributes.dress_plain(fd, mode, uid, gid, place.gid)
-                    os.utime(fd, ns=(mtime, mtime))
+                    os.utime(fd, (mtime, mtime))
                 finally:
                     os.close(fd)
                 if made is not None:

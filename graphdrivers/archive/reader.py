@@ -52,8 +52,8 @@ _LINKS = frozenset({HARDLINK, SYMLINK})
 _DEVICES = frozenset({CHARDEV, BLOCKDEV})
 _NO_DEVICE = (0, 0)
 
-_FRONT = struct.Struct("100s24s12s11sB8sc188xB")
-"""What matters of a plain file's header: name, mode and owners, size, time, its last byte, checksum, kind, prefix."""
+_FRONT = struct.Struct("100s24s11sB11sB8sc188xB")
+"""Of a plain file's header: name, mode and owners, size and time with what ends each, checksum, kind, prefix."""
 
 _SPECIAL = frozenset({b"", b".", b"/"})
 """How names begin whose meaning is not just what they say."""
@@ -61,7 +61,7 @@ _SPECIAL = frozenset({b"", b".", b"/"})
 Directory = TypeVar("Directory")
 
 File = tuple[Directory, bytes, bytes, tuple[int, int, int], int, memoryview]
-"""Its directory, its name there, its whole name without ``./``; mode, uid and gid; mtime in ns; the content."""
+"""Directory, name in it, whole name without ``./``; mode, uid and gid; mtime in whole seconds; content."""
 
 
 class TarReader:
@@ -146,7 +146,7 @@ class TarReader:
         """
         blocks = self._blocks
         chunk, view, end = blocks.chunk, blocks.view, blocks.end
-        noted = None if blocks.recorder is None else blocks.recorder.noted
+        recorder = blocks.recorder
         start = position = blocks.position + self._left + self._padding
         left = self._limits.members - self._members
         if self._extensions.wanted or self._ended or position > end:
@@ -155,13 +155,15 @@ class TarReader:
         self._left = padding = 0
         try:
             while start + BLOCK <= end and left > 0:
-                name, owners, size_field, time, last, checksum, kind, prefix = _FRONT.unpack_from(chunk, start)
+                name, owners, size, size_end, time, time_end, checksum, kind, prefix = _FRONT.unpack_from(chunk, start)
                 content = start + BLOCK
-                if kind != REGULAR or prefix or last or not time.isdigit():
+                if kind != REGULAR or prefix or (size_end | time_end) & ~0x20:  # they end with a NUL or a blank
+                    break
+                if not (size.isdigit() and time.isdigit()):
                     break
                 if adler32(chunk[start:content]) & 0xFFFF != self._adlers[checksum]:
                     break
-                stop = content + self._sizes[size_field]
+                stop = content + int(size, 8)
                 name = name.partition(b"\0")[0]
                 if name[:2] == b"./":
                     name = name[2:]
@@ -169,11 +171,10 @@ class TarReader:
                 directory = known(head)
                 if directory is None or stop > end or name[:1] in _SPECIAL or base[:1] in _SPECIAL:
                     break
-                mtime = int(time, 8) * fields.SECOND
                 blocks.position = start
-                yield directory, base, name, self._modes[owners], mtime, view[content:stop]
-                if noted is not None and stop > content:
-                    noted.append((blocks.mark, content, name, stop - content))
+                yield directory, base, name, self._modes[owners], int(time, 8), view[content:stop]
+                if recorder is not None and stop > content:
+                    recorder.noted.append((blocks.mark, content, name, stop - content))
                     blocks.mark = stop
                 left -= 1
                 position, padding = stop, (content - stop) % BLOCK
