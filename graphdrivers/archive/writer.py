@@ -105,7 +105,8 @@ class TarWriter:
         size = len(content)
         self.header(name, REGULAR, owner, size, mtime, xattrs=xattrs)
         self.payload(content)
-        self.payload(_ZEROS[: -size % BLOCK])
+        if size % BLOCK:
+            self.payload(_ZEROS[size % BLOCK :])
 
     def sparse_header(
         self,
