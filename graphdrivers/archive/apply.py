@@ -251,13 +251,10 @@ class _Apply:
                 self._write_pieces(fd, entry, path)
             elif content and os.write(fd, content) != len(content):
                 _write_all(fd, content, 0)
-            if (
-                entry.uid != self._uid
-                or entry.gid != place.gid
-                or entry.xattrs
-                or mode & self._regarded != self._enough
-            ):
+            if entry.xattrs:
                 self._attributes.dress_file(fd, entry, place.gid)
+            elif entry.uid != self._uid or entry.gid != place.gid or mode & self._regarded != self._enough:
+                self._attributes.dress_plain(fd, mode, entry.uid, entry.gid, place.gid)
             os.utime(fd, ns=(entry.mtime, entry.mtime))
         finally:
             os.close(fd)

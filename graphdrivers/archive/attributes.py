@@ -81,23 +81,25 @@ class Attributes:
 
     def dress_file(self, fd: int, entry: Entry, gid: int) -> None:
         """Finish a regular file or directory all but its times; ``gid`` is the group it was born with."""
-        if not entry.xattrs:
-            self.dress_plain(fd, entry.mode, entry.uid, entry.gid, gid)
-            return
         if not self.records and (entry.uid != self.uid or entry.gid != gid):
             self.own(fd, entry.uid, entry.gid)
-        if not entry.mode & stat.S_IWUSR:
-            os.fchmod(fd, stat.S_IRWXU)  # without privileges, setting xattrs takes it
-        self.mark(fd, entry.xattrs)
+        if entry.xattrs:
+            if not entry.mode & stat.S_IWUSR:
+                os.fchmod(fd, stat.S_IRWXU)  # without privileges, setting xattrs takes it
+            self.mark(fd, entry.xattrs)
         self._finish(fd, entry.uid, entry.gid, entry.mode)
         if ACCESS in entry.xattrs:  # chmod(2) changed its mask: some tools write the group's own bits into the mode
             self.mark(fd, {ACCESS: entry.xattrs[ACCESS]})
 
     def dress_plain(self, fd: int, mode: int, uid: int, gid: int, born: int) -> None:
-        """Finish one without xattrs all but its times; ``born`` is the group it was born with."""
+        """Finish a regular file without xattrs, just created with ``mode`` and in the group ``born``; not its times.
+
+        Changing the owner takes nothing from a mode that creating gives reliably.
+        """
         if not self.records and (uid != self.uid or gid != born):
             self.own(fd, uid, gid)
-        self._finish(fd, uid, gid, mode)
+        if self.records or mode & self.touchy:
+            self._finish(fd, uid, gid, mode)
 
     def dress_special(self, dir_fd: int, name: bytes, entry: Entry, gid: int) -> None:
         """Finish anything else, by name and without following it, times included."""
