@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from isal.isal_zlib import adler32
+from isal.isal_zlib import adler32, crc32
 
 from graphdrivers import errors
 from graphdrivers.archive import fields
@@ -172,9 +172,10 @@ class TarReader:
                 if directory is None or stop > end or name[:1] in _SPECIAL or base[:1] in _SPECIAL:
                     break
                 blocks.position = start
-                yield directory, base, name, self._modes[owners], int(time, 8), view[content:stop]
+                payload = view[content:stop]
+                yield directory, base, name, self._modes[owners], int(time, 8), payload
                 if recorder is not None and stop > content:
-                    recorder.noted.append((blocks.mark, content, name, stop - content))
+                    recorder.noted.append((blocks.mark, content, name, stop - content, crc32(payload)))
                     blocks.mark = stop
                 left -= 1
                 position, padding = stop, (content - stop) % BLOCK
@@ -205,17 +206,18 @@ class TarReader:
         if stop <= blocks.end:
             self._left = 0
             blocks.position = stop
+            payload = blocks.view[start:stop]
             if path is not None and size and blocks.recorder is not None:
-                blocks.recorder.noted.append((blocks.mark, start, path, size))
+                blocks.recorder.noted.append((blocks.mark, start, path, size, crc32(payload)))
                 blocks.mark = stop
-            return blocks.view[start:stop]
+            return payload
         if size > SMALL:
             return None
-        payload = blocks.take(size, path)
-        self._left = size - len(payload)
+        joined = blocks.take(size, path)
+        self._left = size - len(joined)
         if self._left:
             raise self._cut()
-        return memoryview(payload)
+        return memoryview(joined)
 
     def pieces(self, path: bytes | None) -> Iterator[tuple[int, memoryview]]:
         """Give the present member's data as (offset in the file, bytes), in order, holes left out.
