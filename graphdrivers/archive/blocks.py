@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Protocol
 
-
 Noted = tuple[int, int, bytes, int, int]
 """A file given whole: literal bytes of the present chunk from, to; its path; its length, and the CRC-32 of its content.
 
