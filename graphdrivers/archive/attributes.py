@@ -91,6 +91,16 @@ class Attributes:
         if ACCESS in entry.xattrs:  # chmod(2) changed its mask: some tools write the group's own bits into the mode
             self.mark(fd, {ACCESS: entry.xattrs[ACCESS]})
 
+    def dress_plain(self, fd: int, mode: int, uid: int, gid: int, born: int) -> None:
+        """Finish a regular file without xattrs, just created with ``mode`` and in the group ``born``; not its times.
+
+        Changing the owner takes nothing from a mode that creating gives reliably.
+        """
+        if not self.records and (uid != self.uid or gid != born):
+            self.own(fd, uid, gid)
+        if self.records or mode & self.touchy:
+            self._finish(fd, uid, gid, mode)
+
     def dress_special(self, dir_fd: int, name: bytes, entry: Entry, gid: int) -> None:
         """Finish anything else, by name and without following it, times included."""
         if entry.uid != self.uid or entry.gid != gid:

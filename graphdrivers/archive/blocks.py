@@ -3,6 +3,12 @@
 from collections.abc import Callable
 from typing import Protocol
 
+Noted = tuple[int, int, bytes, int, int]
+"""A file given whole: literal bytes of the present chunk from, to; its path; its length, and the CRC-32 of its content.
+
+The content follows the literal bytes. Its checksum is taken at once, while it is in the processor's cache.
+"""
+
 
 class Source(Protocol):
     """What a tar is read from."""
@@ -20,8 +26,8 @@ class Recorder(Protocol):
     def content(self, path: bytes, offset: int, piece: memoryview) -> None:
         """Note that the next bytes, ``piece``, are those of a file that was written; it may be forgotten on return."""
 
-    noted: list[tuple[int, int, bytes, int]]
-    """Files given whole, in order: literal bytes of the present chunk from, to; a path, its length; content follows.
+    noted: list[Noted]
+    """Files given whole, in order.
 
     The same as `literal` and `content` for each, but without a call per file.
     """

@@ -91,10 +91,12 @@ def compare_layers(uppers: Sequence[Branch], lower: Union | EmptyTree) -> Iterat
 def _list_layers(lower: Directory | None, upper: Directory) -> list[Pair]:
     if not isinstance(upper, UnionDirectory) or not upper.in_place:
         return every_pair(lower, upper)
+    if lower is None:
+        return [(None, node) for _, node in upper.own() if node is not None]
     deletions: list[Pair] = []
     pairs: list[Pair] = []
     for name, node in upper.own():
-        old = None if lower is None else lower.lookup(name)
+        old = lower.lookup(name)
         if node is not None:
             pairs.append((old, node))
         elif old is not None:
@@ -131,10 +133,8 @@ class _Walk:
         """Set by the consumer, on a directory: what to keep for when something in it differs."""
         self._lister = lister
         self._path = bytearray()
-
-    def path(self, name: bytes) -> bytes:
-        """Return the path of an entry of the present directory."""
-        return bytes(self._path) + name
+        self.prefix = b""
+        """Path of the present directory with the slash behind it; what an entry's name is appended to."""
 
     def pairs(self, lower: Directory | None, upper: Directory) -> Iterator[Pair]:
         """Give the pairs below two directories (which are closed at the end), directories before their content."""
@@ -176,10 +176,12 @@ class _Walk:
         frame = _Frame(len(self._path), lower, upper, self._lister(lower, upper))
         frame.pending, self.pending = self.pending, None
         self.frames.append(frame)
+        self.prefix = bytes(self._path)
 
     def _pop(self) -> None:
         self.frames.pop().close()
         del self._path[self.frames[-1].length if self.frames else 0 :]
+        self.prefix = bytes(self._path)
 
 
 class _Comparison:
@@ -198,7 +200,10 @@ class _Comparison:
                 yield Difference(b"", _MODIFIED, upper.node, lower.node, listed=False)
             walk = _Walk(self._lister)
             for old, new in walk.pairs(lower, upper):
-                difference = self._judge(walk, old, new)
+                if old is None and new is not None:
+                    difference: Difference | None = Difference(walk.prefix + new.name, _ADDED, new, None)
+                else:
+                    difference = self._judge(walk, old, new)
                 if difference is None:
                     continue
                 if walk.frames[-1].pending is not None:
@@ -206,17 +211,17 @@ class _Comparison:
                 yield difference
 
     def _judge(self, walk: _Walk, old: Node | None, new: Node | None) -> Difference | None:
-        """Say how the two sides differ now; a directory that may yet hold differences becomes pending."""
-        if new is None:
-            return None if old is None else Difference(walk.path(old.name), _DELETED, None, old)
+        """Say how an entry that was there differs now; a directory that may yet hold differences becomes pending."""
         if old is None:
-            return Difference(walk.path(new.name), _ADDED, new, None)
+            return None
+        if new is None:
+            return Difference(walk.prefix + old.name, _DELETED, None, old)
         if not same(old, new, self._unchanged):
-            return Difference(walk.path(new.name), _MODIFIED, new, old)
+            return Difference(walk.prefix + new.name, _MODIFIED, new, old)
         if stat.S_ISDIR(new.stat.st_mode):
             walk.pending = (new, old)
         elif new.stat.st_nlink > 1 and not same_file(old, new) and self._has_changed_names(new):
-            return Difference(walk.path(new.name), _MODIFIED, new, old, listed=False)
+            return Difference(walk.prefix + new.name, _MODIFIED, new, old, listed=False)
         return None
 
     def _has_changed_names(self, node: Node) -> bool:

@@ -24,6 +24,7 @@ from typing import BinaryIO
 import zstandard
 from isal.isal_zlib import crc32
 
+from graphdrivers.archive.blocks import Noted
 from graphdrivers.archive.pipeline import Pump
 from graphdrivers.linux import copying
 
@@ -52,7 +53,7 @@ class HeaderRecorder:
     def __init__(self, sink: BinaryIO) -> None:
         """Write to ``sink``, which stays open and is never read or moved."""
         self._segments = _Segments(sink)
-        self.noted: list[tuple[int, int, bytes, int]] = []
+        self.noted: list[Noted] = []
         """See `graphdrivers.archive.blocks.Recorder`."""
         self._view = memoryview(b"")
         self._out: list[bytes] = []
@@ -135,9 +136,9 @@ class HeaderRecorder:
         self._end_frame()
         view, checksum = self._view, self._checksums.append
         parts: list[bytes | memoryview] = []
-        for start, end, path, length in self.noted:
+        for start, end, path, length, crc in self.noted:
             parts += (_PACK(end - start, len(path), 0, length), path, view[start:end])
-            checksum(crc32(view[end : end + length]))
+            checksum(crc)
         self._frames += len(self.noted)
         self.noted.clear()
         self._keep(b"".join(parts))  # joined at once: a view would keep its whole chunk alive

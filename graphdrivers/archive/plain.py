@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+import sys
 from operator import attrgetter
 from typing import Self
 
@@ -73,16 +74,16 @@ class RecordedNode(PlainNode):
 
 def read_directory(handle: Handle) -> list[tuple[bytes, os.stat_result]]:
     """Return names and ``lstat`` of what a directory holds, in no order; what vanishes meanwhile is left out."""
-    encode = os.fsencode
+    encoding, errors = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()  # as os.fsencode has it
     with os.scandir(handle.fd()) as entries:
         try:
-            return [(encode(entry.name), entry.stat(follow_symlinks=False)) for entry in entries]
+            return [(one.name.encode(encoding, errors), one.stat(follow_symlinks=False)) for one in entries]
         except FileNotFoundError:
             pass
     found = []
     for name in os.listdir(handle.fd()):
         try:
-            found.append((encode(name), os.stat(name, dir_fd=handle.fd(), follow_symlinks=False)))
+            found.append((os.fsencode(name), os.stat(name, dir_fd=handle.fd(), follow_symlinks=False)))
         except FileNotFoundError:
             continue
     return found

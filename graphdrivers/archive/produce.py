@@ -82,6 +82,7 @@ class _Production:
     def __init__(self, profile: Profile, source_date_epoch: int | None) -> None:
         self._full = profile is Profile.FULL
         self._latest = None if source_date_epoch is None else source_date_epoch * _SECOND
+        self._exact = self._full and self._latest is None
         self._pieces: list[bytes] = []
         self._tar = TarWriter(self._pieces.append)
         self._filled = 0  # about: what is in the pieces, without extension headers
@@ -132,11 +133,13 @@ class _Production:
             content = os.read(fd, size + 1)  # a byte more, to see that there is none
             if len(content) != size:
                 content = _read_on(fd, path, content, size)
-            xattrs = self._xattrs(node)
+            xattrs = node.xattrs()
         finally:
             os.close(fd)
-        owner = (status.st_mode, status.st_uid, status.st_gid)
-        self._tar.file(path, owner, self._time(status), content, xattrs)
+        if xattrs and not self._full:
+            xattrs = _pushed(xattrs)
+        mtime = status.st_mtime_ns if self._exact else self._time(status)
+        self._tar.file(path, (status.st_mode, status.st_uid, status.st_gid), mtime, content, xattrs)
         self._filled += size + 2 * BLOCK
 
     def _time(self, status: os.stat_result) -> int:
@@ -147,9 +150,7 @@ class _Production:
 
     def _xattrs(self, node: Node) -> Mapping[str, bytes]:
         xattrs = node.xattrs()
-        if self._full or not xattrs:
-            return xattrs
-        return {key: value for key, value in xattrs.items() if key == _CAPABILITY}
+        return xattrs if self._full else _pushed(xattrs)
 
     def _link(self, path: bytes, status: os.stat_result) -> bool:
         """Write a hard link, if another name of the file is in the archive already."""
@@ -218,6 +219,11 @@ class _Production:
             self._filled += len(piece)
             if self._filled >= _FULL:
                 yield self._flush()
+
+
+def _pushed(xattrs: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return the xattrs that the ``oci`` profile carries."""
+    return {key: value for key, value in xattrs.items() if key == _CAPABILITY}
 
 
 def _owner(status: os.stat_result) -> tuple[int, int, int]:

@@ -6,8 +6,11 @@ readers could understand differently is refused.
 """
 
 import os
-import zlib
+import struct
 from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from isal.isal_zlib import adler32, crc32
 
 from graphdrivers import errors
 from graphdrivers.archive import fields
@@ -48,6 +51,17 @@ _WITH_PAYLOAD = frozenset({REGULAR, b"\0", b"7", OLD_SPARSE, _DUMP_DIRECTORY})
 _LINKS = frozenset({HARDLINK, SYMLINK})
 _DEVICES = frozenset({CHARDEV, BLOCKDEV})
 _NO_DEVICE = (0, 0)
+
+_FRONT = struct.Struct("100s24s11sB11sB8sc188xB")
+"""Of a plain file's header: name, mode and owners, size and time with what ends each, checksum, kind, prefix."""
+
+_SPECIAL = frozenset({b"", b".", b"/"})
+"""How names begin whose meaning is not just what they say."""
+
+Directory = TypeVar("Directory")
+
+File = tuple[Directory, bytes, bytes, tuple[int, int, int], int, memoryview]
+"""Directory, name in it, whole name without ``./``; mode, uid and gid; mtime in whole seconds; content."""
 
 
 class TarReader:
@@ -118,6 +132,59 @@ class TarReader:
         self._entry = entry
         return entry
 
+    def files(self, known: Callable[[bytes], Directory | None]) -> Iterator[File[Directory]]:
+        """Go on over the plain files that come next, up to the first member that takes more than a glance; maybe none.
+
+        The fast way through most of a layer: whatever is odd or wrong is left to
+        `next`. The caller writes each file under its name before it asks for the
+        next one, as for `stored`: the recorder then remembers the place. The
+        iterator has to be used up; meanwhile `consumed` is the member's offset.
+
+        Args:
+            known: gives the directory of a name that is real (see `graphdrivers.archive.places`),
+                or None: then the file is left to `next`.
+        """
+        blocks = self._blocks
+        chunk, view, end = blocks.chunk, blocks.view, blocks.end
+        recorder = blocks.recorder
+        start = position = blocks.position + self._left + self._padding
+        left = self._limits.members - self._members
+        if self._extensions.wanted or self._ended or position > end:
+            return
+        self._entry = None
+        self._left = padding = 0
+        try:
+            while start + BLOCK <= end and left > 0:
+                name, owners, size, size_end, time, time_end, checksum, kind, prefix = _FRONT.unpack_from(chunk, start)
+                content = start + BLOCK
+                if kind != REGULAR or prefix or (size_end | time_end) & ~0x20:  # they end with a NUL or a blank
+                    break
+                if not (size.isdigit() and time.isdigit()):
+                    break
+                if adler32(chunk[start:content]) & 0xFFFF != self._adlers[checksum]:
+                    break
+                stop = content + int(size, 8)
+                name = name.partition(b"\0")[0]
+                if name[:2] == b"./":
+                    name = name[2:]
+                head, _, base = name.rpartition(b"/")
+                directory = known(head)
+                if directory is None or stop > end or name[:1] in _SPECIAL or base[:1] in _SPECIAL:
+                    break
+                blocks.position = start
+                payload = view[content:stop]
+                yield directory, base, name, self._modes[owners], int(time, 8), payload
+                if recorder is not None and stop > content:
+                    recorder.noted.append((blocks.mark, content, name, stop - content, crc32(payload)))
+                    blocks.mark = stop
+                left -= 1
+                position, padding = stop, (content - stop) % BLOCK
+                start = stop + padding
+        except (errors.MalformedArchive, ValueError):  # `next` says what is wrong
+            pass
+        blocks.position, self._padding = position, padding
+        self._members = self._limits.members - left
+
     def stored(self, path: bytes | None) -> memoryview | None:
         """Give the present member's payload if it is small and without holes; else use `pieces`.
 
@@ -139,17 +206,18 @@ class TarReader:
         if stop <= blocks.end:
             self._left = 0
             blocks.position = stop
+            payload = blocks.view[start:stop]
             if path is not None and size and blocks.recorder is not None:
-                blocks.recorder.noted.append((blocks.mark, start, path, size))
+                blocks.recorder.noted.append((blocks.mark, start, path, size, crc32(payload)))
                 blocks.mark = stop
-            return blocks.view[start:stop]
+            return payload
         if size > SMALL:
             return None
-        payload = blocks.take(size, path)
-        self._left = size - len(payload)
+        joined = blocks.take(size, path)
+        self._left = size - len(joined)
         if self._left:
             raise self._cut()
-        return memoryview(payload)
+        return memoryview(joined)
 
     def pieces(self, path: bytes | None) -> Iterator[tuple[int, memoryview]]:
         """Give the present member's data as (offset in the file, bytes), in order, holes left out.
@@ -213,7 +281,7 @@ class TarReader:
                     raise malformed("the archive ends within a header")
                 return None
         self._header = header
-        if zlib.adler32(header) & 0xFFFF == self._adlers[header[148:156]] or self._is_header(header):
+        if adler32(header) & 0xFFFF == self._adlers[header[148:156]] or self._is_header(header):
             return header
         return None
 

@@ -23,6 +23,7 @@ from graphdrivers.archive.search import Hit, Layer, Search, deleted_by, read_mar
 from graphdrivers.archive.whiteouts import PREFIX, Dialect
 from graphdrivers.linux import xattrs
 
+_FORMAT = stat.S_IFMT(0o777777)
 _REMEMBERED = 512
 """Merged directories that a union keeps for `Union.directory`."""
 
@@ -281,8 +282,10 @@ class UnionDirectory:
 
     def _said(self, stack: Sequence[Layer]) -> list[tuple[bytes, Node | None]]:
         """Return what the topmost of several layers that says something about a name says."""
-        said: list[tuple[bytes, Node | None]] = []
         decided: set[bytes] = set()
+        if len(stack) == 1:
+            return self._entries(stack[0], decided)
+        said: list[tuple[bytes, Node | None]] = []
         for layer in stack:
             found = self._entries(layer, decided)
             decided.update(name for name, _ in found)
@@ -294,6 +297,7 @@ class UnionDirectory:
         found: list[tuple[bytes, Node | None]] = []
         markers = []
         marks = layer.dialect.devices
+        regular = stat.S_IFREG
         marker_names = layer.dialect.marker_names
         listed = read_directory(layer.handle)
         if layer.dialect.records_owners:
@@ -302,8 +306,9 @@ class UnionDirectory:
             if marker_names and name.startswith(PREFIX):
                 markers.append(name)
             elif name not in decided:
-                whiteout = marks and layer.is_whiteout(name, status)
-                found.append((name, None if whiteout else UnionNode(name, status, layer, self)))
+                content = not marks or (status.st_size and status.st_mode & _FORMAT == regular)  # as most entries are
+                shown = content or not layer.is_whiteout(name, status)
+                found.append((name, UnionNode(name, status, layer, self) if shown else None))
         if markers:
             present = {name for name, _ in found}
             found.extend((name, None) for name in deleted_by(layer.handle.fd(), markers) - present - decided)

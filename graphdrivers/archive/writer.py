@@ -12,7 +12,8 @@ Version 1.0*.
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from zlib import adler32
+
+from isal.isal_zlib import adler32
 
 from graphdrivers.archive import paxwriter
 from graphdrivers.archive.entries import (
@@ -104,7 +105,8 @@ class TarWriter:
         size = len(content)
         self.header(name, REGULAR, owner, size, mtime, xattrs=xattrs)
         self.payload(content)
-        self.payload(_ZEROS[: -size % BLOCK])
+        if size % BLOCK:
+            self.payload(_ZEROS[size % BLOCK :])
 
     def sparse_header(
         self,

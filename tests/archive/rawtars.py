@@ -2,12 +2,14 @@
 
 import os
 import shutil
+import zlib
 from collections.abc import Iterable
 from typing import Self
 
 import attrs
 import pytest
 
+from graphdrivers.archive.blocks import Noted
 from graphdrivers.archive.entries import Entry
 from graphdrivers.archive.reader import TarReader
 from graphdrivers.model import Limits
@@ -82,7 +84,7 @@ class Recording:
     """A recorder that keeps everything in memory."""
 
     pieces: list[tuple[bytes | None, int, bytes | int]] = attrs.field(factory=list)
-    noted: list[tuple[int, int, bytes, int]] = attrs.field(factory=list)
+    noted: list[Noted] = attrs.field(factory=list)
     view: memoryview = attrs.field(factory=lambda: memoryview(b""))
 
     def literal(self, piece: bytes | memoryview) -> None:
@@ -103,7 +105,8 @@ class Recording:
     def take_noted(self) -> None:
         """Do `literal` and `content` for each; an empty literal leaves no trace."""
         noted, self.noted = self.noted, []
-        for start, end, path, length in noted:
+        for start, end, path, length, crc in noted:
+            assert crc == zlib.crc32(self.view[end : end + length])
             if start < end:
                 self.pieces.append((None, 0, bytes(self.view[start:end])))
             self.pieces.append((path, 0, length))

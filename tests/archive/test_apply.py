@@ -326,3 +326,23 @@ def test_reads_to_the_last_byte(tmp_path: Path) -> None:
     os.close(root)
     assert source.read() == b""
     assert applied.entries == 1
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+def test_modes_and_owners_whatever_the_umask(umask: int, tmp_path: Path) -> None:
+    """Each file has its mode, set-id bits too, and its owner, though chown(2) clears bits and the umask others."""
+    wanted = [(mode, owner) for mode in (0o600, 0o644, 0o666, 0o777, 0o4755, 0o2755, 0o1644) for owner in (0, 1234)]
+    files = [member(f"d/{mode:o}-{owner}", mode=mode, uid=owner, gid=owner) for mode, owner in wanted]
+    root = os.open(tmp_path, os.O_RDONLY)
+
+    before = os.umask(umask)
+    try:
+        applying.apply(pack(DIR_D, *files), applying.Target(root, PLAIN, None, ALL))
+    finally:
+        os.umask(before)
+    os.close(root)
+
+    found = [(tmp_path / entry.name).lstat() for entry, _ in files]
+    assert [(one.st_mode & 0o7777, one.st_uid, one.st_gid) for one in found] == [
+        (mode, owner, owner) for mode, owner in wanted
+    ]
