@@ -21,13 +21,15 @@ _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 class PlainNode:
     """One entry of a real directory (`graphdrivers.archive.entries.Node`)."""
 
-    __slots__ = ("_parent", "bare", "name", "stat")
+    __slots__ = ("_parent", "bare", "inside", "name", "stat")
 
     def __init__(self, name: bytes, status: os.stat_result, parent: Handle) -> None:
         """Describe ``name`` in ``parent``; the empty name is the directory ``parent`` itself."""
         self.name = name
         self.stat = status
         self._parent = parent
+        self.inside: Handle | None = None
+        """The directory that it is, once it was entered: asking an open one takes a fraction of asking by name."""
         self.bare = False
         """Known to have no xattrs: found out by `open`, at a quarter of the price of asking by name."""
 
@@ -37,8 +39,13 @@ class PlainNode:
             return {}
         return xattrs.read_all(self.where())
 
-    def where(self) -> bytes:
-        """Give a path for calls that know no ``dir_fd``; it holds until another directory of the tree is used."""
+    def where(self) -> int | bytes:
+        """Give a descriptor, or a path for calls that know no ``dir_fd``.
+
+        It holds until another directory of the tree is used.
+        """
+        if self.inside is not None:
+            return self.inside.fd()
         return xattrs.at(self._parent.fd(), self.name or b".")
 
     def readlink(self) -> bytes:
@@ -113,7 +120,10 @@ class PlainDirectory:
 
     def enter(self, node: Node) -> Directory:
         """Open an entry that is a directory; refuses a symbolic link put in its place meanwhile."""
-        return PlainDirectory(node, self._handle.child(node.name), self._kind)
+        inside = self._handle.child(node.name)
+        if isinstance(node, PlainNode):
+            node.inside = inside
+        return PlainDirectory(node, inside, self._kind)
 
     def close(self) -> None:
         """Release the descriptor. Idempotent."""

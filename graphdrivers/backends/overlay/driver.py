@@ -132,11 +132,19 @@ class OverlayDriver(UpperDriver):
     def _rest(self, layer: str) -> None:
         """Clean up after mounts of a layer that is not mounted now, and will not be mounted writable any more."""
         if self._dirs.is_touched(layer):
-            layerdirs.delete(self._dirs.path(layer), layout.WORK)
+            self._delete_work(self._dirs.path(layer))
             aside = reserved.put_aside(self._dirs.path(layer, layout.DIFF), self._dirs.path(layer, "reserved"))
             self._dirs.rest(layer)
             if aside:
                 raise errors.ReservedNameError(layer, aside)
+
+    def _delete_work(self, folder: str) -> None:
+        """Delete the work directory: what an unmount leaves of it in two calls, anything else as any tree."""
+        try:
+            os.rmdir(f"{folder}/{layout.WORK}/{layout.KERNELS}")
+            os.rmdir(f"{folder}/{layout.WORK}")
+        except OSError:
+            layerdirs.delete(folder, layout.WORK)
 
     def _is_used(self, layer: str) -> bool:
         return self._dirs.is_sealed(layer) or bool(self._dirs.mounted_at(layer, layout.DIFF))
