@@ -41,6 +41,12 @@ VERSION = 1
 SEALED, TOUCHED = "sealed", "touched"
 """Names of marks in a layer's folder."""
 
+KERNELS = "work"
+"""Name of the directory that overlayfs makes anew in a work directory; it stays, empty, after the unmount.
+
+Source: kernel, fs/overlayfs/super.c (``ovl_workdir_create``).
+"""
+
 _LABEL_MAX = 255
 
 _PIECE = 1 << 14
@@ -351,6 +357,15 @@ def delete(folder: str, name: str) -> None:
     """
     with directory(folder) as parent:
         trees.remove_tree(parent, os.fsencode(name))
+
+
+def delete_work(folder: str, name: str) -> None:
+    """Delete overlay's work directory: what an unmount leaves of it with two calls, anything else as `delete` does."""
+    try:
+        os.rmdir(f"{folder}/{name}/{KERNELS}")
+        os.rmdir(f"{folder}/{name}")
+    except OSError:
+        delete(folder, name)
 
 
 @contextlib.contextmanager

@@ -132,19 +132,11 @@ class OverlayDriver(UpperDriver):
     def _rest(self, layer: str) -> None:
         """Clean up after mounts of a layer that is not mounted now, and will not be mounted writable any more."""
         if self._dirs.is_touched(layer):
-            self._delete_work(self._dirs.path(layer))
+            layerdirs.delete_work(self._dirs.path(layer), layout.WORK)
             aside = reserved.put_aside(self._dirs.path(layer, layout.DIFF), self._dirs.path(layer, "reserved"))
             self._dirs.rest(layer)
             if aside:
                 raise errors.ReservedNameError(layer, aside)
-
-    def _delete_work(self, folder: str) -> None:
-        """Delete the work directory: what an unmount leaves of it in two calls, anything else as any tree."""
-        try:
-            os.rmdir(f"{folder}/{layout.WORK}/{layout.KERNELS}")
-            os.rmdir(f"{folder}/{layout.WORK}")
-        except OSError:
-            layerdirs.delete(folder, layout.WORK)
 
     def _is_used(self, layer: str) -> bool:
         return self._dirs.is_sealed(layer) or bool(self._dirs.mounted_at(layer, layout.DIFF))
@@ -153,7 +145,7 @@ class OverlayDriver(UpperDriver):
         """Look for what must not stay after a mount: a file whose copying up was cut, a reserved name."""
         folder = self._dirs.path(layer)
         with contextlib.suppress(FileNotFoundError):  # not mounted yet, or a layer that needs no overlay
-            if os.listdir(f"{folder}/{layout.WORK}/{layout.KERNELS}"):
+            if os.listdir(f"{folder}/{layout.WORK}/{layerdirs.KERNELS}"):
                 return True
         return reserved.is_any_in(f"{folder}/{layout.DIFF}")
 

@@ -19,12 +19,6 @@ from graphdrivers.model import Mount
 DIFF = uppers.DIFF
 WORK = "work"
 
-KERNELS = "work"
-"""Name of the directory in ``work`` that each mount makes anew; it stays, empty, after the unmount.
-
-Source: kernel, fs/overlayfs/super.c (``ovl_workdir_create``).
-"""
-
 MAX_DEPTH = 500
 """Layers in one stack. The kernel takes 500 lower directories; a view of a sealed
 stack has all its layers as lowers, so a layer number 501 could never be viewed.
