@@ -21,7 +21,7 @@ _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 class PlainNode:
     """One entry of a real directory (`graphdrivers.archive.entries.Node`)."""
 
-    __slots__ = ("_parent", "bare", "inside", "name", "stat")
+    __slots__ = ("_parent", "bare", "inside", "listed", "name", "stat")
 
     def __init__(self, name: bytes, status: os.stat_result, parent: Handle) -> None:
         """Describe ``name`` in ``parent``; the empty name is the directory ``parent`` itself."""
@@ -30,6 +30,8 @@ class PlainNode:
         self._parent = parent
         self.inside: Handle | None = None
         """The directory that it is, once it was entered: asking an open one takes a fraction of asking by name."""
+        self.listed: list[str] | None = None
+        """Names of its xattrs, where they were listed already."""
         self.bare = False
         """Known to have no xattrs: found out by `open`, at a quarter of the price of asking by name."""
 
@@ -37,7 +39,7 @@ class PlainNode:
         """Return all xattrs, as stored."""
         if self.bare:
             return {}
-        return xattrs.read_all(self.where())
+        return xattrs.read_all(self.where(), None, self.listed)
 
     def where(self) -> int | bytes:
         """Give a descriptor, or a path for calls that know no ``dir_fd``.
@@ -56,7 +58,8 @@ class PlainNode:
         """Open a regular file for reading; the caller closes the descriptor."""
         fd = os.open(self.name, _FLAGS, dir_fd=self._parent.fd())
         try:
-            self.bare = not os.listxattr(fd)
+            self.listed = os.listxattr(fd)
+            self.bare = not self.listed
         except OSError as error:
             self.bare = error.errno == errno.ENOTSUP
         return fd

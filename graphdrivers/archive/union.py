@@ -143,7 +143,7 @@ class Union:
 class UnionNode(PlainNode):
     """One visible entry; its attributes are those of the topmost layer that has it."""
 
-    __slots__ = ("directory", "entered", "layer")
+    __slots__ = ("directory", "layer")
 
     def __init__(
         self, name: bytes, status: os.stat_result, layer: Layer, directory: "UnionDirectory | None", /
@@ -154,18 +154,18 @@ class UnionNode(PlainNode):
         self._parent = layer.handle
         self.bare = False
         self.inside = None
+        self.listed = None
         self.layer = layer
         self.directory = directory
-        self.entered: Layer | None = None
-        """Its layer's directory, once it was entered."""
 
     def xattrs(self) -> dict[str, bytes]:
         """Return the xattrs that the merged view shows: private marks left out, escapes undone."""
         if self.bare:
             return {}
         dialect = self.layer.dialect
-        listed = None if self.entered is None else self.entered.names
-        found = xattrs.read_all(self.where(), dialect.is_private, listed)
+        if self.listed is not None and all(map(dialect.is_private, self.listed)):
+            return {}
+        found = xattrs.read_all(self.where(), dialect.is_private, self.listed)
         return dialect.visible(found) if found else found
 
     def open(self) -> int:
@@ -176,8 +176,11 @@ class UnionNode(PlainNode):
         """
         fd = super().open()
         dialect = self.layer.dialect
+        if self.bare or not dialect.devices:
+            return fd
+        mark = dialect.xattr("metacopy")
         try:
-            if self.bare or not dialect.devices or read_mark(fd, dialect.xattr("metacopy")) is None:
+            if (self.listed is not None and mark not in self.listed) or read_mark(fd, mark) is None:
                 return fd
         except OSError:
             os.close(fd)
@@ -273,14 +276,14 @@ class UnionDirectory:
             raise TypeError(f"{node!r} is no node of a union")
         roots, count, index = self._union.roots(), self._union.own, node.layer.index
         if index == roots[-1].index:  # nothing is below, so its marks mean nothing
-            node.entered = top = Layer(index, node.layer.handle.later(node.name), node.layer.dialect)
+            top = Layer(index, node.layer.handle.later(node.name), node.layer.dialect)
             node.inside = top.handle
             inner = UnionDirectory(self._union, node, [top], in_place=self.in_place and index < count)
             inner.known = [top]
             return inner
         search = Search(roots, node.name)
-        node.entered = top = search.enter(node.layer)
-        node.inside = top.handle
+        top = search.enter(node.layer)
+        node.inside, node.listed = top.handle, top.names
         own = [top]
         if index < count - 1:
             own += _directories(search.rest(self._own, index, count))
