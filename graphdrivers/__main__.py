@@ -1,6 +1,6 @@
 """``python -m graphdrivers`` is the program ``graphdriver``."""
 
-from graphdrivers.cli.main import main
+from graphdrivers.cli.entry import main
 
 if __name__ == "__main__":
     main()

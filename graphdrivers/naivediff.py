@@ -8,19 +8,19 @@ import contextlib
 import os
 import stat
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-from graphdrivers import errors
-from graphdrivers.archive.apply import Target, apply
-from graphdrivers.archive.compare import Lister, compare, every_pair
-from graphdrivers.archive.entries import Difference, Tree
-from graphdrivers.archive.equality import Proof
-from graphdrivers.archive.plain import EmptyTree, PlainTree
-from graphdrivers.archive.produce import produce
+from graphdrivers import archive, errors
 from graphdrivers.archive.whiteouts import PLAIN, PLAIN_RECORDED
 from graphdrivers.driver import Driver
 from graphdrivers.linux import mountinfo, mounts
 from graphdrivers.model import Applied, Change, ChangeKind, LayerRecord, Limits, Mount, Profile, Progress, Usage
+
+if TYPE_CHECKING:
+    from graphdrivers.archive.compare import Lister
+    from graphdrivers.archive.entries import Difference, Tree
+    from graphdrivers.archive.equality import Proof
+    from graphdrivers.archive.plain import PlainTree
 
 
 def find_record(driver: Driver, layer: str) -> LayerRecord:
@@ -36,21 +36,22 @@ def find_record(driver: Driver, layer: str) -> LayerRecord:
 
 
 def differences(
-    driver: Driver, record: LayerRecord, unchanged: Proof | None = None, pairs: Lister = every_pair
-) -> Iterator[Difference]:
+    driver: Driver, record: LayerRecord, unchanged: "Proof | None" = None, pairs: "Lister | None" = None
+) -> "Iterator[Difference]":
     """Compare the merged view of any driver's layer with its parent's, both whole unless ``pairs`` knows better.
 
     Both stay mounted, where nobody sees it, until the iterator is at its end or closed.
     """
     with contextlib.ExitStack() as stack:
-        lower: Tree = EmptyTree()
+        lower: Tree = archive.plain.EmptyTree()
         if record.parent is not None:
             lower = stack.enter_context(_view(driver, record.parent))
         upper = stack.enter_context(_view(driver, record.name))
-        yield from compare(lower, upper, unchanged=unchanged, pairs=pairs)
+        every = archive.compare.every_pair
+        yield from archive.compare.compare(lower, upper, unchanged=unchanged, pairs=pairs or every)
 
 
-def listed(found: Iterator[Difference]) -> Iterator[Change]:
+def listed(found: "Iterator[Difference]") -> Iterator[Change]:
     """Return the differences that a person would call changes, sorted by path bytes.
 
     A directory above a change counts as modified, as in ``docker diff``.
@@ -67,7 +68,7 @@ def listed(found: Iterator[Difference]) -> Iterator[Change]:
     return iter([Change("/" + os.fsdecode(path), kind) for path, kind in sorted(changed.items())])
 
 
-def used(found: Iterator[Difference]) -> Usage:
+def used(found: "Iterator[Difference]") -> Usage:
     """Measure what the upper side of differences holds, each inode once, the root not."""
     seen: set[tuple[int, int]] = set()
     size = disk = 0
@@ -93,7 +94,7 @@ def diff(
 ) -> BinaryIO:
     """Give any driver's layer's diff the slow way, for comparison with its own."""
     found = differences(driver, find_record(driver, layer))
-    return produce(found, profile=profile, source_date_epoch=source_date_epoch)
+    return archive.produce.produce(found, profile=profile, source_date_epoch=source_date_epoch)
 
 
 class NaiveDiff(Driver):
@@ -113,13 +114,13 @@ class NaiveDiff(Driver):
         """
         return find_record(self, layer)
 
-    def unchanged(self, layer: str) -> Proof | None:  # noqa: ARG002 -- for drivers that keep something per layer
+    def unchanged(self, layer: str) -> "Proof | None":  # noqa: ARG002 -- for drivers that keep something per layer
         """Return what can prove entries unchanged since the layer was created, or None; see `compare`."""
         return None
 
-    def pairs(self, layer: str) -> Lister:  # noqa: ARG002 -- for drivers that know what was changed
+    def pairs(self, layer: str) -> "Lister":  # noqa: ARG002 -- for drivers that know what was changed
         """Return what lists the entries that may differ from the parent's; see `compare`."""
-        return every_pair
+        return archive.compare.every_pair
 
     def apply(
         self,
@@ -135,8 +136,9 @@ class NaiveDiff(Driver):
         _refuse_used(layer, plan)
         with mounts.opened(plan) as root:
             capabilities = self.support.capabilities
-            target = Target(root, PLAIN_RECORDED if capabilities.recorded_owners else PLAIN, None, capabilities)
-            return apply(tar, target, headers=headers, limits=limits, progress=progress)
+            dialect = PLAIN_RECORDED if capabilities.recorded_owners else PLAIN
+            target = archive.apply.Target(root, dialect, None, capabilities)
+            return archive.apply.apply(tar, target, headers=headers, limits=limits, progress=progress)
 
     def changes(self, layer: str) -> Iterator[Change]:
         """Compare the layer's view with its parent's, both whole."""
@@ -144,20 +146,23 @@ class NaiveDiff(Driver):
 
     def diff(self, layer: str, *, profile: Profile = Profile.FULL, source_date_epoch: int | None = None) -> BinaryIO:
         """Compare the layer's view with its parent's, both whole, while the stream is read."""
-        return produce(self._differences(layer), profile=profile, source_date_epoch=source_date_epoch)
+        return archive.produce.produce(self._differences(layer), profile=profile, source_date_epoch=source_date_epoch)
 
     def usage(self, layer: str) -> Usage:
         """Measure what differs from the parent, directories above it included, each inode once."""
         return used(self._differences(layer))
 
-    def _differences(self, layer: str) -> Iterator[Difference]:
+    def _differences(self, layer: str) -> "Iterator[Difference]":
         return differences(self, self.record(layer), self.unchanged(layer), self.pairs(layer))
 
 
 @contextlib.contextmanager
-def _view(driver: Driver, layer: str) -> Iterator[PlainTree]:
+def _view(driver: Driver, layer: str) -> "Iterator[PlainTree]":
     recorded = driver.support.capabilities.recorded_owners
-    with mounts.opened(driver.mounts(layer, view=True)) as root, PlainTree(root, recorded=recorded) as tree:
+    with (
+        mounts.opened(driver.mounts(layer, view=True)) as root,
+        archive.plain.PlainTree(root, recorded=recorded) as tree,
+    ):
         yield tree
 
 

@@ -178,13 +178,19 @@ def _offered(distribution: importlib.metadata.Distribution) -> Iterator[Offer]:
 
 
 def _named(distribution: importlib.metadata.Distribution) -> tuple[str, str]:
-    """Give name and version; what is missing is no reason to fail, or to warn, as ``Distribution.name`` does."""
+    """Give name and version; what is missing is no reason to fail, or to warn, as ``Distribution.name`` does.
+
+    Each stands in a line of its own above the first empty one; ``email``, which is how the standard library reads
+    them, takes longer to import and to parse the rest than everything else here.
+    Source: PyPA, *Core metadata specifications*.
+    """
     try:
-        about = distribution.metadata
+        about = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
     except (OSError, UnicodeDecodeError):
         return _NAMELESS, ""
-    title, version = (next(iter(about.get_all(key, [])), "") for key in ("Name", "Version"))
-    return title or _NAMELESS, version
+    lines = (line.partition(":") for line in reversed(about.partition("\n\n")[0].splitlines()))
+    fields = {key.lower(): value.strip() for key, _, value in lines}
+    return fields.get("name") or _NAMELESS, fields.get("version", "")
 
 
 def driver_class(name: str, offers: Sequence[Offer]) -> tuple[type[Driver], Offer]:

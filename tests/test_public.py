@@ -6,6 +6,7 @@ import sys
 import pytest
 
 import graphdrivers
+from graphdrivers import archive
 
 PUBLIC = ["Container", "Driver", "Image", "Store", "list_drivers", "load_driver", "open_store"]
 
@@ -51,3 +52,33 @@ def test_contract_is_light() -> None:
     ours = {name.split(".")[1] for name in loaded if name.startswith("graphdrivers.")}
     assert ours == {"driver", "errors", "model"}
     assert not loaded & {"click", "isal", "rich", "stevedore", "zstandard"}
+
+
+def test_archive_loads_its_modules_on_first_use() -> None:
+    """The package of the archive room brings in nothing; a module that is asked for comes."""
+    assert {name for name in loaded_by("from graphdrivers import archive") if "archive" in name} == {
+        "graphdrivers.archive"
+    }
+    assert "graphdrivers.archive.compare" in loaded_by("from graphdrivers import archive; archive.compare.compare")
+
+
+@pytest.mark.parametrize("name", archive.__all__)
+def test_archive_module_resolves(name: str) -> None:
+    """Every module that the room promises is there."""
+    assert archive.__getattr__(name).__name__ == f"graphdrivers.archive.{name}"
+
+
+def test_archive_has_no_unknown_module() -> None:
+    """A name that was never promised is an AttributeError that names it."""
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = archive.no_such_name
+
+
+@pytest.mark.parametrize("module", ["backends.vfs", "backends.overlay.driver", "backends.aufs.driver", "api.store"])
+def test_opening_loads_no_archive_code(module: str) -> None:
+    """Drivers and stores come without what unpacks, compares and compresses."""
+    loaded = loaded_by(f"import graphdrivers.{module}")
+
+    late = {"apply", "attributes", "compare", "compression", "fields", "produce", "reader", "restore"}
+    assert not loaded & {f"graphdrivers.archive.{name}" for name in late}
+    assert not loaded & {"isal", "zstandard"}

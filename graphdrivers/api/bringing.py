@@ -40,10 +40,11 @@ def bring(
     with leases.of_import(site) as lease:
         wanted = [Source(layer.diff_id, functools.partial(source.open_layer, layer)) for layer in source.layers]
         layers = importing.import_layers(site, wanted, lease=lease, limits=limits, watch=watch)
-        for layer in source.layers:
-            if layer.digest is not None:
-                blob = BlobRecord(layer.digest, layer.diff_id, layer.size, layer.media_type, source.source)
-                records.put_blob(site, blob)
+        blobs = [
+            BlobRecord(layer.digest, layer.diff_id, layer.size, layer.media_type, source.source)
+            for layer in source.layers
+            if layer.digest is not None
+        ]
         record = ImageRecord(
             image_id=source.config_digest,
             config=source.config.text,
@@ -53,7 +54,7 @@ def bring(
             layer=layers[-1].name if layers else None,
             created=ledger.now(),
         )
-        records.put(site, record, names, lease=lease)
+        records.put(site, record, names, blobs=blobs, lease=lease)
     return images.find(site, source.config_digest)
 
 

@@ -1,6 +1,7 @@
 """Containers of a store: handles to make, mount, compare, branch and remove them."""
 
 import contextlib
+import functools
 import os
 import pathlib
 from collections.abc import Iterator
@@ -85,8 +86,13 @@ class Container:
         container from being mounted, branched or removed meanwhile.
         """
         with self._locked():
-            layer = self._layer(read_only=read_only)
-            return self._site.driver.mounts(layer, view=read_only)
+            if read_only:
+                return self._site.driver.mounts(self.record().layer, view=True)
+            present = containers.writable(self._site, self._record)
+            if not present.touched:
+                with self._site.database.write() as step:
+                    containers.expect_writes(step, present)
+            return self._site.driver.mounts(present.layer)
 
     def mount(
         self, target: str | os.PathLike[str] | None = None, *, read_only: bool = False, keep: bool = False
@@ -103,10 +109,13 @@ class Container:
         """
         where = None if target is None else os.fspath(target)
         with self._locked():
-            layer = self._layer(read_only=read_only)
             holder = None if keep else Holder.here()
-            held = mounted.attach(self._site, layer, view=read_only, target=where, holder=holder)
-        return Mounted(self._site, held)
+            attach = functools.partial(mounted.attach, self._site, target=where, holder=holder)
+            if read_only:
+                return Mounted(self._site, attach(self.record().layer, view=True))
+            present = containers.writable(self._site, self._record)
+            note = functools.partial(containers.expect_writes, container=present)
+            return Mounted(self._site, attach(present.layer, view=False, note=note))
 
     @contextlib.contextmanager
     def mounted(
@@ -229,7 +238,7 @@ class Container:
         Raises:
             ContainerInUse: it is mounted.
         """
-        return containers.remove(self._site, self.record())
+        return containers.remove(self._site, self._record)
 
     def __enter__(self) -> Self:
         return self
@@ -240,11 +249,6 @@ class Container:
 
     def _locked(self) -> contextlib.AbstractContextManager[object]:
         return self._site.lock(f"container:{self.container_id}")
-
-    def _layer(self, *, read_only: bool) -> str:
-        if read_only:
-            return self.record().layer
-        return containers.writable(self._site, self._record).layer
 
 
 class Mounted:

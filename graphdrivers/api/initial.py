@@ -8,14 +8,23 @@ from collections.abc import Iterator
 from graphdrivers import errors
 from graphdrivers.api.images import Image
 from graphdrivers.linux import mounts
+from graphdrivers.store import images as records
 from graphdrivers.store.site import Site
 
 
 def init_tar(site: Site, image: Image) -> bytes:
-    """Find out what an image lacks of the mount points and files that every container has; give it as a layer tar.
+    """Give what an image lacks of the mount points and files that every container has, as a layer tar.
 
-    Its ``WorkingDir`` is one of them, where that is a plain path.
+    Its ``WorkingDir`` is one of them, where that is a plain path. It is found out once for each image.
     """
+    tar = records.init_tar_of(site, image.image_id)
+    if tar is None:
+        tar = _found_out(site, image)
+        records.keep_init_tar(site, image.image_id, tar)
+    return tar
+
+
+def _found_out(site: Site, image: Image) -> bytes:
     from graphdrivers.images import initlayer  # noqa: PLC0415 - asked for once for each image, and slow to import
 
     working = image.settings.get("WorkingDir")

@@ -7,34 +7,33 @@ from typing import TYPE_CHECKING, BinaryIO, Self, Unpack
 import attrs
 
 from graphdrivers import errors, loading
-from graphdrivers.api import bringing, going, images, initial, naming
+from graphdrivers.api import images, initial, naming
 from graphdrivers.api.containers import Container, Mounted
 from graphdrivers.api.description import Description
 from graphdrivers.api.images import Image
 from graphdrivers.api.lease import Lease, keeping
 from graphdrivers.api.naming import Named
 from graphdrivers.driver import Driver
-from graphdrivers.images import image as sources
 from graphdrivers.images.descriptors import Platform
-from graphdrivers.images.outgoing import OutgoingImage
 from graphdrivers.model import Change, Limits, Profile, Progress
 from graphdrivers.store import collect, containers, differing, explain, leases, mounted, recover, tars
 from graphdrivers.store import images as records
 from graphdrivers.store.collect import Collected
 from graphdrivers.store.explain import Need
 from graphdrivers.store.holders import Holder
-from graphdrivers.store.importing import Watch
 from graphdrivers.store.ledger import Layer
 from graphdrivers.store.opening import open_site
 from graphdrivers.store.recover import Problem
 from graphdrivers.store.site import Durability, Site
 
 if TYPE_CHECKING:
-    # Programs start with this module. What only some of its verbs need is imported by these: it takes 100 ms together,
-    # and what speaks HTTP as long again.
+    # Programs start with this module: what only some of its verbs need, and is slow to import, is imported by these.
     from graphdrivers.api.registries import ConnectionOptions
+    from graphdrivers.images import image as sources
+    from graphdrivers.images.outgoing import OutgoingImage
     from graphdrivers.images.registry.pushing import Pushed, PushProgress
     from graphdrivers.store.check import Fault, Observe
+    from graphdrivers.store.importing import Watch
     from graphdrivers.store.repair import Repaired
 
 
@@ -97,7 +96,7 @@ class Store:
         reference: str | None = None,
         description: Description = Description(),
         limits: Limits = Limits(),
-        watch: Watch | None = None,
+        watch: "Watch | None" = None,
     ) -> Image:
         """Bring an image in from a path: an OCI layout, a ``docker save`` archive, or a plain root file system.
 
@@ -119,6 +118,7 @@ class Store:
             InvalidManifest, InvalidReference, BlobNotFound, DigestMismatch, ArchiveError: see `opening.open_source`.
         """
         from graphdrivers.api import committing  # noqa: PLC0415 - see TYPE_CHECKING above
+        from graphdrivers.images import image as sources  # noqa: PLC0415 - see TYPE_CHECKING above
         from graphdrivers.images import opening  # noqa: PLC0415 - see TYPE_CHECKING above
         from graphdrivers.images.rootfs import Kind  # noqa: PLC0415 - see TYPE_CHECKING above
 
@@ -140,7 +140,7 @@ class Store:
         description: Description = Description(),
         profile: Profile = Profile.FULL,
         source_date_epoch: int | None = None,
-        watch: Watch | None = None,
+        watch: "Watch | None" = None,
     ) -> Image:
         """Make an image of a container: its image and, as one more layer, what `Container.changes` lists.
 
@@ -168,13 +168,15 @@ class Store:
 
     def bring(
         self,
-        source: sources.Image,
+        source: "sources.Image",
         names: list[str] | None = None,
         *,
         limits: Limits = Limits(),
-        watch: Watch | None = None,
+        watch: "Watch | None" = None,
     ) -> Image:
         """Bring in an image that is open already; ``names`` are references in full."""
+        from graphdrivers.api import bringing  # noqa: PLC0415 - see TYPE_CHECKING above
+
         chosen = bringing.names_for(source) if names is None else names
         return bringing.bring(self.site, source, chosen, limits=limits, watch=watch)
 
@@ -219,11 +221,11 @@ class Store:
             NotSupported: this driver cannot limit sizes here.
         """
         chosen = self._image(image)
-        tar = records.init_tar_of(self.site, chosen.image_id)
-        if tar is None:
-            tar = initial.init_tar(self.site, chosen)
-            records.keep_init_tar(self.site, chosen.image_id, tar)
-        made = containers.create(self.site, name, image_id=chosen.image_id, parent=chosen.top, init_tar=tar, size=size)
+        init = records.init_of(self.site, chosen.image_id)
+        tar = b"" if init else initial.init_tar(self.site, chosen)
+        made = containers.create(
+            self.site, name, image_id=chosen.image_id, parent=chosen.top, init=init, init_tar=tar, size=size
+        )
         return Container(self.site, made)
 
     def containers(self) -> list[Container]:
@@ -282,8 +284,10 @@ class Store:
         layer = self.find(name).layer
         return differing.diff(self.site, None, layer, profile=profile, source_date_epoch=source_date_epoch)
 
-    def outgoing(self, image: str | Image) -> OutgoingImage:
+    def outgoing(self, image: str | Image) -> "OutgoingImage":
         """Describe an image for a destination of your own; see ``graphdrivers.images.saving`` and ``registry``."""
+        from graphdrivers.api import going  # noqa: PLC0415 - see TYPE_CHECKING above
+
         return going.outgoing(self.site, self._image(image))
 
     def save(
@@ -333,7 +337,7 @@ class Store:
         *,
         platform: str | Platform | None = None,
         limits: Limits = Limits(),
-        watch: Watch | None = None,
+        watch: "Watch | None" = None,
         **connection: "Unpack[ConnectionOptions]",
     ) -> Image:
         """Bring an image in from a registry, straight into layers, and only what is missing here.
@@ -444,7 +448,7 @@ class Store:
     def repair(
         self,
         faults: "Sequence[Fault]",
-        sources: Sequence[sources.Image] = (),
+        sources: "Sequence[sources.Image]" = (),
         *,
         limits: Limits = Limits(),
         began: Callable[[str], object] | None = None,
@@ -460,6 +464,7 @@ class Store:
         Raises:
             StoreCorrupt: the ledger itself is damaged; nothing was done.
         """
+        from graphdrivers.api import bringing  # noqa: PLC0415 - see TYPE_CHECKING above
         from graphdrivers.store import repair  # noqa: PLC0415 - see TYPE_CHECKING above
 
         return repair.repair(self.site, faults, bringing.finder(sources), limits=limits, began=began)
@@ -485,7 +490,7 @@ class Store:
             raise errors.ImageNotFound(chosen.image_id, ", for it has no layers: nothing to see")
         return chosen.top
 
-    def _outgoing_as(self, name: str | Image, image: Image) -> OutgoingImage:
+    def _outgoing_as(self, name: str | Image, image: Image) -> "OutgoingImage":
         """Describe an image; one asked for by one of its references goes under that name alone."""
         found = self.outgoing(image)
         reference = images.full_reference(name) if isinstance(name, str) else None

@@ -14,20 +14,21 @@ A home begun by a process that cannot give files away keeps owners in an xattr
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from typing import BinaryIO, ClassVar
+from typing import TYPE_CHECKING, BinaryIO, ClassVar
 
 import attrs
 
-from graphdrivers import errors
+from graphdrivers import archive, errors
 from graphdrivers.archive import owners
-from graphdrivers.archive.apply import Target, apply
-from graphdrivers.archive.entries import Node
-from graphdrivers.archive.equality import Proof
 from graphdrivers.archive.whiteouts import PLAIN, PLAIN_RECORDED
 from graphdrivers.kit import abilities, baseline, layerdirs, quotas, recording, remembering, reserved, roots
 from graphdrivers.linux import copying
 from graphdrivers.model import Applied, LayerRecord, LayerSpec, Limits, Mount, Progress, Support
 from graphdrivers.naivediff import NaiveDiff
+
+if TYPE_CHECKING:
+    from graphdrivers.archive.entries import Node
+    from graphdrivers.archive.equality import Proof
 
 NAME = "vfs"
 
@@ -137,8 +138,8 @@ class VfsDriver(NaiveDiff):
         self._dirs.refuse_mounted(layer, _ROOT)
         kept = quotas.kept(self.name, self._dirs.path(layer), self._dirs.path(layer, _ROOT))
         with kept, layerdirs.directory(self._dirs.path(layer, _ROOT)) as root:
-            target = Target(root, self._dialect, None, self.support.capabilities)
-            return apply(tar, target, headers=headers, limits=limits, progress=progress)
+            target = archive.apply.Target(root, self._dialect, None, self.support.capabilities)
+            return archive.apply.apply(tar, target, headers=headers, limits=limits, progress=progress)
 
     def layers(self) -> Iterator[LayerRecord]:
         """Read the ``layer.json`` of every layer."""
@@ -183,11 +184,11 @@ class VfsDriver(NaiveDiff):
         """Read one ``layer.json``; see `naivediff.NaiveDiff.record`."""
         return LayerRecord(layer, self._dirs.read(layer).parent, self._dirs.is_sealed(layer))
 
-    def unchanged(self, layer: str) -> Proof:
+    def unchanged(self, layer: str) -> "Proof":
         """Give the proof that a file is the untouched copy of its parent's; see `naivediff.NaiveDiff.unchanged`."""
         proven = baseline.read(self._dirs.path(layer, _BASELINE), lasting=self._dirs.is_sealed(layer))
 
-        def is_copy(_lower: Node, upper: Node) -> bool:
+        def is_copy(_lower: "Node", upper: "Node") -> bool:
             status = upper.stat
             return (status.st_ino, status.st_ctime_ns) in proven and not stat.S_ISDIR(status.st_mode)
 

@@ -108,8 +108,10 @@ def use_database(scene: Scene) -> None:
         descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         os.pwrite(descriptor, b"!", 0)
         os.close(descriptor)
-    scene.readings.add("write", database.random_writes(engine, path, writes), writes)
-    scene.readings.add("read", database.sequential_read(engine, path))
+    with scene.readings.span("write"):
+        scene.readings.add("write", database.random_writes(engine, path, writes), writes)
+    with scene.readings.span("read"):
+        scene.readings.add("read", database.sequential_read(engine, path))
 
 
 def read_cold_and_warm(scene: Scene) -> None:

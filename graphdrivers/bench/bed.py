@@ -1,5 +1,6 @@
 """One driver in a fresh root, with what the workloads stand on."""
 
+import contextlib
 import itertools
 import os
 import tempfile
@@ -69,6 +70,8 @@ class Bed:
         self.readings = Readings()
         self.patience = sizes.patience
         """What is left of it when time runs short."""
+        self.turns: int | None = None
+        """How often exactly samples do what they repeat, whatever the patience; ``None`` where that decides."""
         self._made: dict[str, str] = {}
         self._numbers = itertools.count(1)
         self._stack: list[str] = []
@@ -82,17 +85,21 @@ class Bed:
         finally:
             self.driver.close()
 
-    def begin(self) -> None:
+    def begin(self, readings: Readings | None = None) -> None:
         """Begin a sample: nothing is read yet."""
-        self.readings = Readings()
+        self.readings = Readings() if readings is None else readings
 
     def times(self, count: int) -> Iterator[int]:
         """Count to ``count``, once at least, as long as the patience lasts."""
         start = time.monotonic()
-        for number in range(count):
+        for number in range(self.most(count)):
             yield number
-            if time.monotonic() - start > self.patience:
+            if self.turns is None and time.monotonic() - start > self.patience:
                 return
+
+    def most(self, count: int) -> int:
+        """Give how often at most that is done which a workload does ``count`` times."""
+        return count if self.turns is None else min(count, self.turns)
 
     def unused(self) -> str:
         """Give a layer name that was never given before; threads may ask at once."""
@@ -118,11 +125,9 @@ class Bed:
             layer = self.unused()
             self.driver.create(layer, layers[-1] if layers else None)
             layers.append(layer)
-            start = time.perf_counter()
-            with open(tar.path, "rb") as file:
+            once = int(tar is self.image[0])
+            with self.readings.clock(row, once) if row else contextlib.nullcontext(), open(tar.path, "rb") as file:
                 applied = self.driver.apply(layer, file)
-            if row:
-                self.readings.add(row, time.perf_counter() - start, operations=int(tar is self.image[0]))
             if applied.diff_id != tar.diff_id:
                 raise errors.DigestMismatch(f"layer applied by {self.name}", tar.diff_id, applied.diff_id)
             self.driver.seal(layer)

@@ -16,6 +16,28 @@ _SAME_QUESTION = ("image", "image_size", "sizes", "database", "memory")
 """Settings that change the numbers."""
 
 
+_ALIKE = 0.001
+"""Part by which counts of the same work may differ: when a thread ends, or whether two times are the same."""
+
+
+@attrs.frozen
+class Calls:
+    """System calls of one operation, now and before."""
+
+    before: float
+    """Of several measurements, their median."""
+    now: float
+    verdict: str
+    """``more`` or ``fewer`` than in each earlier measurement, by more than a thousandth, else ``same``."""
+    names: Mapping[str, float]
+    """By name how many more, or fewer where negative; what is the same is left out."""
+
+    def told(self, most: int = 6) -> list[str]:
+        """Tell what changed most: ``fsync +2``."""
+        ordered = sorted(self.names.items(), key=lambda item: (-abs(item[1]), item[0]))
+        return [f"{name} {change:+.6g}" for name, change in ordered[:most]]
+
+
 @attrs.frozen
 class Change:
     """One row on one driver, against one earlier measurement or the range of several."""
@@ -38,6 +60,8 @@ class Change:
     ``unsure`` where there are too few samples to tell."""
     regressed: bool
     """More than the tolerance slower (larger) than in every earlier measurement, and that is sure."""
+    calls: Calls | None = None
+    """Where they were counted now and before. They are no regression: more calls may take less time."""
 
 
 def compare(before: Sequence[Document], now: Document, tolerance: float) -> list[Change]:
@@ -81,7 +105,32 @@ def _change(now: Mapping[str, Any], then: Sequence[Mapping[str, Any]], title: st
         high=high,
         verdict=_verdict(low, high, now["unit"]) if sure else "unsure",
         regressed=sure and low > 1 + tolerance,
+        calls=_calls(now, then),
     )
+
+
+def _calls(now: Mapping[str, Any], then: Sequence[Mapping[str, Any]]) -> Calls | None:
+    here, *before = (one.get("calls") or {"operation": None} for one in (now, *then))
+    before = [one for one in before if one["operation"] is not None]
+    if here["operation"] is None or not before:
+        return None
+    numbers = [one["operation"] for one in before]
+    changes = {
+        name: here["names"].get(name, 0.0) - statistics.median(one["names"].get(name, 0.0) for one in before)
+        for name in sorted({name for one in (here, *before) for name in one["names"]})
+    }
+    return Calls(
+        before=statistics.median(numbers),
+        now=here["operation"],
+        verdict=_less_or_more(here["operation"], numbers),
+        names={name: change for name, change in changes.items() if change},
+    )
+
+
+def _less_or_more(now: float, before: Sequence[float]) -> str:
+    if now < min(before) * (1 - _ALIKE):
+        return "fewer"
+    return "more" if now > max(before) * (1 + _ALIKE) else "same"
 
 
 def _quotient(value: float, other: float) -> float:

@@ -14,13 +14,15 @@ import attrs
 from graphdrivers.bench import facts
 from graphdrivers.bench.bed import Bed
 from graphdrivers.bench.results import Cell
-from graphdrivers.bench.workload import Workload
+from graphdrivers.bench.workload import SECONDS, Workload
 from graphdrivers.errors import GraphDriverError
 
 SCHEMA = 2
 """Version of the document's shape."""
 
 KIND = "graphdrivers-bench"
+
+_NOT_REACHED = "it was not reached"
 
 Document = Mapping[str, Any]
 
@@ -87,8 +89,8 @@ def explained(workloads: Sequence[Workload]) -> list[dict[str, object]]:
     ]
 
 
-def result(cell: Cell) -> dict[str, object]:
-    """Give one figure of the document."""
+def result(cell: Cell, *, counted: bool = False) -> dict[str, object]:
+    """Give one figure of the document; with the system calls of one operation where they were to be ``counted``."""
     summary = cell.summary()
     return {
         "workload": cell.workload.name,
@@ -102,5 +104,16 @@ def result(cell: Cell) -> dict[str, object]:
         "median": summary.median if summary else None,
         "low": summary.low if summary else None,
         "high": summary.high if summary else None,
-        "reason": None if summary else cell.reason or "it was not reached",
+        "reason": None if summary else cell.reason or _NOT_REACHED,
+        **({"calls": _calls(cell)} if counted and cell.row.unit == SECONDS else {}),
+    }
+
+
+def _calls(cell: Cell) -> dict[str, object]:
+    found = cell.calls
+    return {
+        "operation": found.total() if found else None,
+        "operations": found.operations if found else 0,
+        "names": found.each() if found else {},
+        "reason": None if found else cell.uncounted or _NOT_REACHED,
     }

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import attrs
 
-from graphdrivers.bench import view
+from graphdrivers.bench import counts, view
 from graphdrivers.bench.document import Document
 from graphdrivers.bench.quantities import percent, quantity, ratio, short_ratio
 
@@ -20,6 +20,12 @@ _TITLE = 15
 
 LEGEND_WIDE = "±: half the 95 % interval; ~: perhaps as good as the best; ?: few samples; !: one, no warm-up."
 LEGEND_NARROW = "*: the best; others as ratios to it; ~: perhaps as good; ?: few samples; !: one, no warm-up."
+
+
+LEGEND_CALLS = (
+    "Of this process, its threads and the programs that it starts, counted in samples of their own; without those that "
+    "chance decides on (futex, brk, madvise)."
+)
 
 
 @attrs.frozen
@@ -78,6 +84,25 @@ def layout(document: Document, width: int) -> Layout:
     )
 
 
+def calls(document: Document) -> Layout:
+    """Lay out how many system calls one operation makes; it needs no more room than ratios do."""
+    return Layout(
+        ("", *(broken(name) for name in view.drivers(document))),
+        tuple(
+            (
+                f"{section.name}: {section.title}",
+                tuple((line.title, tuple(_calls(figure) for figure in line.figures)) for line in section.lines),
+            )
+            for section in counts.sections(document)
+        ),
+        LEGEND_CALLS,
+    )
+
+
+def _calls(figure: view.Figure) -> Shown:
+    return Shown("-" if figure.median is None else counts.number(figure.median))
+
+
 def broken(name: str, width: int = _NARROW) -> str:
     """Break a driver's name into lines of ``width`` columns, after hyphens where it has some."""
     pieces = name.replace("-", "-\n").split("\n")
@@ -106,11 +131,9 @@ def _narrow(figure: view.Figure, unit: str) -> Shown:
     return Shown(figure.mark + short_ratio(figure.ratio) + mark)
 
 
-def reasons(document: Document) -> list[tuple[str, str]]:
+def reasons(sections: Sequence[view.Section]) -> list[tuple[str, str]]:
     """Explain the dashes: (where, why), what has one reason together."""
-    return [
-        (f"{section.name} {where}", why) for section in view.sections(document) for where, why in told(section.lines)
-    ]
+    return [(f"{section.name} {where}", why) for section in sections for where, why in told(section.lines)]
 
 
 def told(lines: Sequence[view.Line]) -> list[tuple[str, str]]:

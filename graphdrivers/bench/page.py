@@ -8,9 +8,12 @@ import importlib.resources
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from graphdrivers.bench import advice, charts, comparison, layout, view
+from graphdrivers.bench import advice, charts, comparison, counts, layout, view
 from graphdrivers.bench.document import Document
 from graphdrivers.bench.quantities import percent, quantity, ratio
+
+_CALLS = 3
+"""Names of system calls in a cell."""
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
@@ -31,8 +34,13 @@ def _page(document: Document, changes: Sequence[comparison.Change]) -> Iterator[
     yield f"<h1>{_text(title)}</h1>"
     yield from _opening(document)
     names = view.drivers(document)
+    calls = {section.name: section for section in counts.sections(document)}
+    by_name = counts.names(document)
     for number, section in enumerate(view.sections(document)):
         yield from _section(section, names, number)
+        if section.name in calls:
+            yield from _calls(calls[section.name], names, by_name)
+        yield "</section>"
     yield from _changes(changes)
     yield from _drivers(document)
     yield from _facts(document)
@@ -69,7 +77,30 @@ def _section(section: view.Section, names: Sequence[str], number: int) -> Iterat
     yield "</tbody></table></div>"
     for where, why in layout.told(section.lines):
         yield f'<p class="soft">- {_text(where)}: {_text(why)}</p>'
-    yield "</section>"
+
+
+def _calls(
+    section: view.Section, names: Sequence[str], by_name: Mapping[tuple[str, str, str], Mapping[str, float]]
+) -> Iterator[str]:
+    """Tell the system calls of a workload, folded: how many, and the most frequent ones below each other."""
+    yield "<details><summary>System calls of one operation</summary>"
+    head = "".join(f"<th>{_text(name)}</th>" for name in names)
+    yield f'<div class="wide"><table><thead><tr><th></th>{head}</tr></thead><tbody>'
+    for line in section.lines:
+        cells = ""
+        for figure in line.figures:
+            if figure.median is None:
+                cells += f'<td title="{_text(figure.reason)}">-</td>'
+                continue
+            calls = by_name[section.name, line.row, figure.driver]
+            most = "".join(f"<small>{_text(text)}</small>" for text in counts.told(calls, _CALLS))
+            cells += f"<td>{counts.number(figure.median)}{most}</td>"
+        yield f'<tr><td title="{_text(line.meaning)}">{_text(line.title)}</td>{cells}</tr>'
+    yield "</tbody></table></div>"
+    yield f'<p class="soft">{_text(layout.LEGEND_CALLS)}</p>'
+    for where, why in layout.told(section.lines):
+        yield f'<p class="soft">- {_text(where)}: {_text(why)}</p>'
+    yield "</details>"
 
 
 def _cell(figure: view.Figure, unit: str) -> str:
@@ -89,7 +120,9 @@ def _changes(changes: Sequence[comparison.Change]) -> Iterator[str]:
     if not changes:
         return
     yield '<section id="changes"><h2>Compared with before</h2><div class="wide"><table>'
-    yield "<tr><th>row</th><th>driver</th><th>before</th><th>now</th><th>change</th><th>is</th></tr>"
+    counted = any(one.calls for one in changes)
+    head = ["row", "driver", "before", "now", "change", "is", *(["system calls"] if counted else [])]
+    yield f"<tr>{''.join(f'<th>{cell}</th>' for cell in head)}</tr>"
     for one in changes:
         cells = [
             f"{one.workload} {one.row}",
@@ -98,9 +131,19 @@ def _changes(changes: Sequence[comparison.Change]) -> Iterator[str]:
             quantity(one.now, one.unit),
             f"{ratio(one.ratio)} ({one.low:.2f}-{one.high:.2f})",
             one.verdict + (", beyond the tolerance" if one.regressed else ""),
+            *([_changed(one.calls)] if counted else []),
         ]
         yield f"<tr>{''.join(f'<td>{_text(cell)}</td>' for cell in cells)}</tr>"
     yield "</table></div></section>"
+
+
+def _changed(calls: comparison.Calls | None) -> str:
+    """Say how the system calls of one operation changed."""
+    if calls is None:
+        return "-"
+    if calls.verdict == "same":
+        return f"{calls.now:.6g}, the same"
+    return f"{calls.before:.6g} to {calls.now:.6g}: {', '.join(calls.told(_CALLS))}"
 
 
 def _drivers(document: Document) -> Iterator[str]:

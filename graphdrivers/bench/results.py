@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import attrs
 
+from graphdrivers.bench.calls import Calls
 from graphdrivers.bench.readings import Reading
 from graphdrivers.bench.workload import Row, Workload
 
@@ -70,6 +71,10 @@ class Cell:
     warm: bool = True
     """False where there was no time for more than the warm-up, which is then the one sample."""
     reason: str = ""
+    calls: Calls | None = None
+    """Of a sample of their own, where they were counted."""
+    uncounted: str = ""
+    """Why they were not."""
     _first: Reading | None = None
 
     def add(self, reading: Reading, *, warm_up: bool, disturbed: bool) -> None:

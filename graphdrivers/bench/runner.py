@@ -13,7 +13,9 @@ from collections.abc import Callable, Sequence
 import attrs
 
 from graphdrivers import errors
+from graphdrivers.bench import counting
 from graphdrivers.bench.bed import Bed
+from graphdrivers.bench.calls import Counter
 from graphdrivers.bench.disturbance import Watch
 from graphdrivers.bench.results import Results
 from graphdrivers.bench.workload import Workload
@@ -34,6 +36,9 @@ _LEAST_PATIENCE = 0.02
 _LEAST = 30.0
 """Seconds that the first round may take in any case."""
 
+_TIMED = 0.8
+"""Part of a run that is taken for timed, where system calls are counted after it."""
+
 
 @attrs.frozen(kw_only=True)
 class Plan:
@@ -48,6 +53,8 @@ class Plan:
     """Seconds for everything; the first round may take half as much again, and 30 s at least."""
     whatever: bool = False
     """The first round is made whole, whatever it takes."""
+    counter: Counter | None = None
+    """What counts system calls when everything is timed, beyond the budget; ``None`` where they are not asked for."""
 
 
 @attrs.define
@@ -81,8 +88,9 @@ class _Clock:
         """Give the part that is done, 0 to 1."""
         if not self.taken:
             return 0.0
+        timed = 1.0 if self.plan.counter is None else _TIMED
         whole = max(self.plan.budget, self.spent() * self.first_round / min(self.taken, self.first_round))
-        return min(self.spent() / whole, 1.0) if whole else 1.0
+        return min(self.spent() / whole, 1.0) * timed if whole else timed
 
 
 @attrs.frozen
@@ -116,7 +124,14 @@ def run(plan: Plan, course: Course) -> None:
     finally:
         for cell in cells:
             cell.finish(warmed_up=not cell.workload.once)
+    if plan.counter is not None:
+        counting.count(plan.counter, plan.workloads, course.beds, course.results, _after(course.observe))
     course.results.complete = True
+
+
+def _after(observe: Observer) -> Observer:
+    """Give what is told how far the counting is."""
+    return lambda workload, driver, done: observe(f"calls of {workload}", driver, _TIMED + done * (1 - _TIMED))
 
 
 def _round(number: int, clock: _Clock, course: Course) -> bool:

@@ -116,8 +116,9 @@ def at_once(steps: Sequence[Step], turns: int, *, threads: int, row: str) -> Act
     def play(scene: Scene) -> None:
         deadline = time.monotonic() + scene.bed.patience
         start = time.perf_counter()
-        with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-            done = sum(pool.map(lambda number: turn(scene, number, deadline), range(turns)))
+        numbers = range(scene.bed.most(turns))
+        with scene.readings.span(row), concurrent.futures.ThreadPoolExecutor(threads) as pool:
+            done = sum(pool.map(lambda number: turn(scene, number, deadline), numbers))
         scene.readings.add(row, time.perf_counter() - start, done)
 
     return play

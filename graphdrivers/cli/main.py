@@ -114,7 +114,7 @@ def application() -> None:
 
 
 def main() -> NoReturn:
-    """Run the program; the console script and ``python -m graphdrivers`` come here."""
+    """Run the program; see `entry`."""
     _open_streams()
     application.main()
 

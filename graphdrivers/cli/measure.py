@@ -106,6 +106,7 @@ def _size(_context: click.Context, _option: click.Parameter, text: str | None) -
     show_default=True,
     help="Half an interval that is narrow enough.",
 )
+@click.option("--calls", is_flag=True, help="Afterwards also count system calls, by strace.")
 @click.option("-o", "--output", "target", metavar="FILE.json", help="Also write the measurements as JSON.")
 @click.option("--html", "page", metavar="FILE", help="Also write a page with charts; needs graphdrivers[report].")
 @click.option(
@@ -232,7 +233,7 @@ def _run(settings: Settings, parent: str, workloads: Sequence[Workload], asked: 
         budget=asked["budget"],
         whatever=asked["full"],
     )
-    return measuring.Run(plan, sizes, asked["image"], wanted)
+    return measuring.Run(plan, sizes, asked["image"], wanted, calls=asked["calls"])
 
 
 def _enter_user_namespace(settings: Settings) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import click
 
-from graphdrivers.bench import comparison, layout
+from graphdrivers.bench import comparison, counts, layout, view
 from graphdrivers.bench.document import Document
 from graphdrivers.bench.quantities import quantity, ratio
 from graphdrivers.bench.workload import Workload
@@ -42,6 +42,30 @@ def show(document: Document) -> None:
     click.echo()
     _table(layout.layout(document, output.width()))
     _notes(document)
+    _calls(document)
+
+
+def _calls(document: Document) -> None:
+    """Print how many system calls the operations make, and for the row that speaks for each workload which."""
+    sections = counts.sections(document)
+    if not sections:
+        if reason := counts.missing(document):
+            output.paragraph("system calls not counted", reason)
+        return
+    click.echo()
+    click.echo(f"System calls of one operation, by {document['settings']['calls']}")
+    _table(layout.calls(document))
+    click.echo()
+    by_name = counts.names(document)
+    for section in sections:
+        for figure in section.speaker().figures:
+            if told := counts.told(by_name.get((section.name, section.speaker().row, figure.driver), {})):
+                label = f"{section.name} ({section.speaker().title}) on {figure.driver}"
+                output.paragraph(label, ", ".join(told))
+    timeless = layout.reasons(view.sections(document))
+    for label, text in layout.reasons(sections):
+        if (label, text) not in timeless:
+            output.paragraph(f"no calls: {label}", output.one_line(text))
 
 
 def _wrapped(text: str) -> None:
@@ -85,7 +109,7 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 def _notes(document: Document) -> None:
     """Print what the dashes mean, who was left out, and what disturbed the run."""
     notes = [
-        *layout.reasons(document),
+        *layout.reasons(view.sections(document)),
         *((f"{one['name']} left out", _advised(one)) for one in document["refused"]),
         *(("disturbed", complaint) for complaint in document["disturbed"]),
     ]
@@ -114,5 +138,28 @@ def show_comparison(changes: Sequence[comparison.Change], before: Sequence[Docum
     ]
     click.echo()
     output.table(["row", "driver", "before", "now", "change", "is"], rows, right=(2, 3, 4))
+    _changed_calls([(one, one.calls) for one in changes if one.calls is not None])
     for doubt in dict.fromkeys(doubt for document in before for doubt in comparison.doubts(document, now)):
         output.paragraph("not the same", output.one_line(doubt))
+
+
+def _changed_calls(counted: Sequence[tuple[comparison.Change, comparison.Calls]]) -> None:
+    """Print which operations make more or fewer system calls than before."""
+    rows = [
+        [
+            f"{one.workload} {one.row}",
+            one.driver,
+            f"{calls.before:.6g}",
+            f"{calls.now:.6g}",
+            calls.verdict,
+            ", ".join(calls.told()),
+        ]
+        for one, calls in counted
+        if calls.verdict != "same"
+    ]
+    if counted:
+        click.echo()
+        click.echo(
+            f"System calls of one operation: {len(counted) - len(rows)} of {len(counted)} rows make as many as before"
+        )
+    output.table(["row", "driver", "before", "now", "is", "by name"], rows, right=(2, 3))

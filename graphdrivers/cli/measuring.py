@@ -10,6 +10,7 @@ import attrs
 from graphdrivers import errors, loading
 from graphdrivers.bench import caches, cleaning, document, drivers, facts, runner, sample
 from graphdrivers.bench.bed import Bed, Tar
+from graphdrivers.bench.calls import Counter
 from graphdrivers.bench.disturbance import Watch
 from graphdrivers.bench.drivers import Given, Wanted
 from graphdrivers.bench.instruments import Instruments
@@ -37,6 +38,9 @@ class Run:
     instruments: Instruments | None = None
     complaints: Sequence[str] = ()
     cold: str = ""
+    calls: bool = False
+    """Whether system calls are to be counted too."""
+    counter: Counter | None = None
 
     def measure(self, settings: Settings, parent: str) -> None:
         """Measure it all; also after Ctrl-C what there is can be shown.
@@ -54,6 +58,11 @@ class Run:
             observe = stack.enter_context(_observing(settings))
             look = stack.enter_context(cleaning.interruptible())
             folder = stack.enter_context(cleaning.scratch(parent))
+            if self.calls:
+                self.counter = Counter.found(folder)
+                if self.counter.reason:
+                    text = f"graphdriver: note: system calls cannot be counted: {self.counter.reason}"
+                    output.message(settings, text)
             self.tars = _tars(folder, self.image, self.sizes)
             given = Given(self.tars, self.sizes, self.instruments)
             beds, self.refused = stack.enter_context(drivers.beds(self.wanted, given))
@@ -68,7 +77,8 @@ class Run:
                 observe(workload, driver, done)
 
             try:
-                runner.run(self.plan, runner.Course(beds, self.results, watch, observed))
+                plan = attrs.evolve(self.plan, counter=self.counter)
+                runner.run(plan, runner.Course(beds, self.results, watch, observed))
             finally:
                 self.complaints = watch.complaints()
 
@@ -86,7 +96,7 @@ class Run:
             "refused": document.refusals(self.refused),
             "disturbed": list(self.complaints),
             "workloads": document.explained(self.results.workloads()),
-            "results": [document.result(cell) for cell in self.results.cells],
+            "results": [document.result(cell, counted=self.calls) for cell in self.results.cells],
         }
 
     def _settings(self) -> dict[str, object]:
@@ -104,7 +114,13 @@ class Run:
             "database": self.instruments.database.name if self.instruments else "",
             "memory": self.instruments.memory.name if self.instruments else "",
             "cold": self.cold,
+            **({"calls": self._counted_by()} if self.calls else {}),
         }
+
+    def _counted_by(self) -> str:
+        if self.counter is None:
+            return ""
+        return self.counter.name or f"not at all: {self.counter.reason}"
 
 
 def chosen(settings: Settings, names: str | None, places: Mapping[str, str], parent: str) -> list[Wanted]:

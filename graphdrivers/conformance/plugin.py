@@ -20,7 +20,7 @@ import importlib.util
 import os
 import pathlib
 import tempfile
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 
 import pytest
 
@@ -30,6 +30,7 @@ from graphdrivers.conformance.tally import Tally
 from graphdrivers.conformance.workbench import Workbench
 from graphdrivers.driver import Driver
 from graphdrivers.linux import mountinfo, trees
+from graphdrivers.model import Deviation
 
 _TALLY = pytest.StashKey[Tally]()
 _DUMP = pytest.StashKey[list[tuple[str, str]]]()
@@ -172,6 +173,12 @@ def fresh_root(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Iterat
         os.close(parent)
 
 
+def _declared(request: pytest.FixtureRequest, deviations: Iterable[Deviation]) -> list[Deviation]:
+    """Give those of the deviations that are about the check that asks."""
+    check = suite.name_of(request.path, request.node.name)
+    return [one for one in deviations if suite.matches(one.check, check)]
+
+
 @pytest.fixture
 def driver(request: pytest.FixtureRequest, fresh_root: str, driver_options: dict[str, str]) -> Iterator[Driver]:
     """The driver on a home of its own."""
@@ -185,11 +192,9 @@ def driver(request: pytest.FixtureRequest, fresh_root: str, driver_options: dict
             pytest.fail(f"{error} (and --graphdriver-require was given)")
         pytest.skip(str(error))
     request.config.stash[_TALLY].open(opened.support)
-    check = suite.name_of(request.path, request.node.name)
-    for deviation in opened.support.deviations:
-        if suite.matches(deviation.check, check):
-            reason = f"declared deviation: {deviation.reason} ({deviation.link})"
-            request.node.add_marker(pytest.mark.xfail(strict=True, reason=reason))
+    for deviation in _declared(request, opened.support.deviations):
+        reason = f"declared deviation: {deviation.reason} ({deviation.link})"
+        request.node.add_marker(pytest.mark.xfail(strict=True, reason=reason))
     yield opened
     opened.close()
 
@@ -207,11 +212,11 @@ def bench(driver: Driver, fresh_root: str) -> Iterator[Workbench]:
 
 
 @pytest.fixture
-def other_benches(driver: Driver, fresh_root: str) -> Iterator[list[Workbench]]:
-    """Every other driver that works here."""
+def other_benches(request: pytest.FixtureRequest, driver: Driver, fresh_root: str) -> Iterator[list[Workbench]]:
+    """Every other driver that works here, but those that say themselves that they deviate from this check."""
     benches = []
     for entry in loading.list_drivers(fresh_root):
-        if entry.usable and entry.name != driver.name:
+        if entry.usable and entry.name != driver.name and not _declared(request, entry.deviations):
             home, scratch = (os.path.join(fresh_root, f"{entry.name}-{kind}") for kind in ("home", "flat"))
             os.mkdir(scratch)
             with contextlib.suppress(errors.DriverNotFound):  # a plugin that is broken in its constructor

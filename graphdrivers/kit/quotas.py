@@ -71,7 +71,7 @@ class Refusal:
     reason: str
     fix: str
 
-    def error(self, driver: str) -> errors.NotSupported:
+    def error(self, driver: str) -> "errors.NotSupported":
         """Give it as an error."""
         return errors.NotSupported(driver, self.reason, self.fix)
 

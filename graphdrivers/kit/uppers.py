@@ -6,19 +6,18 @@ layer holds, not what the image does.
 
 import abc
 from collections.abc import Iterator, Sequence
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-from graphdrivers import naivediff
-from graphdrivers.archive.compare import compare_layer
-from graphdrivers.archive.entries import Difference
-from graphdrivers.archive.plain import EmptyTree
-from graphdrivers.archive.produce import produce
-from graphdrivers.archive.union import Branch, Union
+from graphdrivers import archive, naivediff
 from graphdrivers.archive.whiteouts import Dialect
 from graphdrivers.driver import Driver
 from graphdrivers.kit.layerdirs import LayerDirs, directory
 from graphdrivers.linux import trees
 from graphdrivers.model import Change, LayerRecord, Profile, Usage
+
+if TYPE_CHECKING:
+    from graphdrivers.archive.entries import Difference
+    from graphdrivers.archive.union import Branch, Union
 
 DIFF = "diff"
 """Name of the upper directory in a layer's folder."""
@@ -56,7 +55,7 @@ class UpperDriver(Driver):
     def diff(self, layer: str, *, profile: Profile = Profile.FULL, source_date_epoch: int | None = None) -> BinaryIO:
         """Read the upper directory and what it covers; cost independent of the image."""
         found = self._differences(layer, self._dirs.read(layer).ancestors)
-        return produce(found, profile=profile, source_date_epoch=source_date_epoch)
+        return archive.produce.produce(found, profile=profile, source_date_epoch=source_date_epoch)
 
     def usage(self, layer: str) -> Usage:
         """Measure the upper directory."""
@@ -74,16 +73,16 @@ class UpperDriver(Driver):
             self._refuse_mounted(layer)
             self._dirs.remove(layer)
 
-    def _branch(self, layer: str) -> Branch:
-        return Branch(self._dirs.path(layer, DIFF), self._dialect_of(layer))
+    def _branch(self, layer: str) -> "Branch":
+        return archive.union.Branch(self._dirs.path(layer, DIFF), self._dialect_of(layer))
 
-    def _union(self, layers: Sequence[str]) -> Union:
-        return Union([self._branch(layer) for layer in layers])
+    def _union(self, layers: Sequence[str]) -> "Union":
+        return archive.union.Union([self._branch(layer) for layer in layers])
 
-    def _differences(self, layer: str, ancestors: Sequence[str]) -> Iterator[Difference]:
+    def _differences(self, layer: str, ancestors: Sequence[str]) -> "Iterator[Difference]":
         """Compare a layer with the merged view of its ancestors (nearest first); closes what it opened."""
         if not ancestors:
-            yield from compare_layer(self._branch(layer), EmptyTree())
+            yield from archive.compare.compare_layer(self._branch(layer), archive.plain.EmptyTree())
             return
         with self._union(ancestors) as lower:
-            yield from compare_layer(self._branch(layer), lower)
+            yield from archive.compare.compare_layer(self._branch(layer), lower)

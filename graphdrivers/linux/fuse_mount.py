@@ -17,7 +17,8 @@ import shutil
 import stat
 from collections.abc import Iterator, Sequence
 
-from graphdrivers.errors import LockTimeout, SyscallError
+from graphdrivers import errors
+from graphdrivers.errors import SyscallError
 from graphdrivers.linux import mountapi
 from graphdrivers.linux.libc import c_string
 from graphdrivers.linux.locks import FileLock
@@ -190,7 +191,7 @@ def _locked(path: str, stack: contextlib.ExitStack, *, shared: bool) -> int:
     held = FileLock(path, shared=shared, timeout=_PATIENCE, slot=READER if shared else WRITER)
     try:
         stack.enter_context(held)
-    except LockTimeout as error:
+    except errors.LockTimeout as error:
         raise SyscallError(errno.EBUSY, "lock", path) from error
     return held.fileno()
 

@@ -45,7 +45,7 @@ def mark_unused(step: Step, layers: Iterable[str]) -> list[str]:
         step.execute("DELETE FROM leases WHERE layer = ?", (name,))  # those that are over
         step.execute("UPDATE layers SET state = 'removing', holder = ? WHERE name = ?", (str(Holder.here()), name))
         marked.append(name)
-        if row[0] is not None:
+        if row[0] is not None and row[0] not in waiting:
             waiting.append(row[0])
     return marked
 
@@ -77,8 +77,9 @@ def unused(site: Site) -> list[str]:
     """Give the layers that a collection would remove, children first; nothing is changed."""
     query = """
         WITH RECURSIVE roots (layer) AS (
-            SELECT layer FROM images UNION SELECT layer FROM containers UNION SELECT init FROM containers
-            UNION SELECT layer FROM checkpoints UNION SELECT layer FROM mounts
+            SELECT layer FROM images UNION SELECT init FROM images
+            UNION SELECT layer FROM containers UNION SELECT init FROM containers UNION SELECT layer FROM checkpoints
+            UNION SELECT layer FROM mounts
             UNION SELECT layer FROM leases WHERE expires IS NULL OR expires > :now
             UNION SELECT name FROM layers WHERE state = 'making'),
         live (layer) AS (

@@ -61,16 +61,27 @@ class Checkpoint:
 
 
 def create(
-    site: Site, name: str | None, *, image_id: str | None, parent: str | None, init_tar: bytes, size: int | None = None
+    site: Site,
+    name: str | None,
+    *,
+    image_id: str | None,
+    parent: str | None,
+    init: str | None = None,
+    init_tar: bytes = b"",
+    size: int | None = None,
 ) -> Container:
     """Make a container. Atomic, and durable as the store is.
+
+    Where the driver makes children without copying, containers of an image
+    share an init layer: it is made with the first one and stays with the image.
 
     Args:
         site: the store.
         name: what to call it; ``None`` for the beginning of its ID.
         image_id: the image it is of.
         parent: that image's top layer; ``None`` for an image without layers.
-        init_tar: what the init layer holds, an uncompressed layer tar.
+        init: the init layer that the image has already (`images.init_of`).
+        init_tar: what an init layer holds, an uncompressed layer tar; not asked for where there is one.
         size: limit of its writable layer in bytes.
 
     Raises:
@@ -80,17 +91,20 @@ def create(
     """
     container_id = os.urandom(32).hex()
     chosen = names.validate_container_name(container_id[:12] if name is None else name)
-    init, layer = names.init_layer(container_id), names.container_layer(container_id)
-    made = Container(container_id, chosen, image_id, init, layer, size, touched=False, created=ledger.now())
+    layer = names.container_layer(container_id)
+    shared = image_id is not None and site.driver.support.capabilities.copy_on_write
+    base = init or (names.shared_init_layer() if shared else names.init_layer(container_id))
+    made = Container(container_id, chosen, image_id, base, layer, size, touched=False, created=ledger.now())
 
     def fill() -> None:
-        site.driver.create(init, parent)
-        if init_tar:
-            site.driver.apply(init, io.BytesIO(init_tar))
-        site.driver.seal(init)
-        site.driver.create(layer, init, LayerSpec(size=size))
+        if init is None:
+            site.driver.create(base, parent)
+            if init_tar:
+                site.driver.apply(base, io.BytesIO(init_tar))
+            site.driver.seal(base)
+        site.driver.create(layer, base, LayerSpec(size=size))
 
-    _make(site, made, [(init, parent), (layer, init)], fill)
+    _make(site, made, [*([] if init else [(base, parent)]), (layer, base)], fill, keep_init=shared and init is None)
     return made
 
 
@@ -239,7 +253,7 @@ def forget(site: Site, container: Container, point: str) -> None:
 
 
 def writable(site: Site, container: Container) -> Container:
-    """Give the container with a writable layer that can be written to, noting that it will be.
+    """Give the container with a writable layer that can be written to; before it is, `expect_writes` is recorded.
 
     A branch that was cut by a crash leaves it sealed; then this makes the child
     that the branch would have made. The caller holds the container's lock.
@@ -251,10 +265,13 @@ def writable(site: Site, container: Container) -> Container:
     except errors.LayerSealed:
         _grow(site, present, present.layer)
         present = find(site, present.container_id)
-    if not present.touched:
-        with site.database.write() as step:
-            step.execute("UPDATE containers SET touched = 1 WHERE container_id = ?", (present.container_id,))
-    return attrs.evolve(present, touched=True)
+    return present
+
+
+def expect_writes(step: Step, container: Container) -> None:
+    """Record that a container's writable layer may be written to from now on. Idempotent."""
+    if not container.touched:
+        step.execute("UPDATE containers SET touched = 1 WHERE container_id = ?", (container.container_id,))
 
 
 def refuse_mounted(site: Site, container: Container) -> None:
@@ -395,6 +412,8 @@ def _make(
     layers: Sequence[tuple[str, str | None]],
     fill: Callable[[], None],
     kept: Checkpoint | None = None,
+    *,
+    keep_init: bool = False,
 ) -> None:
     """Record a new container and its new layers (lowest first), let the driver make them, and acknowledge."""
 
@@ -412,6 +431,8 @@ def _make(
         step.execute("UPDATE containers SET ready = 1 WHERE container_id = ?", (made.container_id,))
         if kept is not None:
             _keep(step, made, kept)
+        if keep_init and made.image_id is not None:
+            images.keep_init(step, made.image_id, made.init)
 
     def cancel(step: Step) -> None:
         step.execute("DELETE FROM containers WHERE container_id = ? AND NOT ready", (made.container_id,))

@@ -2,17 +2,15 @@
 
 import contextlib
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-from graphdrivers import naivediff
-from graphdrivers.archive.compare import compare, compare_layers
-from graphdrivers.archive.entries import Difference, Tree
-from graphdrivers.archive.plain import EmptyTree
-from graphdrivers.archive.produce import produce
-from graphdrivers.archive.union import Union
+from graphdrivers import archive, naivediff
 from graphdrivers.model import Change, Profile
 from graphdrivers.store import ledger, trees
 from graphdrivers.store.site import Site
+
+if TYPE_CHECKING:
+    from graphdrivers.archive.entries import Difference, Tree
 
 
 def changes(site: Site, base: str | None, top: str | None) -> Iterator[Change]:
@@ -39,20 +37,23 @@ def diff(
     """Give the same as an uncompressed layer tar; the caller closes it."""
     if top is not None and _parent(site, top) == base:
         return site.driver.diff(top, profile=profile, source_date_epoch=source_date_epoch)
-    return produce(differences(site, base, top), profile=profile, source_date_epoch=source_date_epoch)
+    return archive.produce.produce(differences(site, base, top), profile=profile, source_date_epoch=source_date_epoch)
 
 
-def differences(site: Site, base: str | None, top: str | None) -> Iterator[Difference]:
+def differences(site: Site, base: str | None, top: str | None) -> "Iterator[Difference]":
     """Compare two merged trees; both stay open until the iterator is at its end or closed."""
     above = None if base is None or top is None else trees.layers_above(site, base, top)
     with contextlib.ExitStack() as stack:
         if above is not None:
             uppers, lowers = above
-            yield from compare_layers(uppers, stack.enter_context(Union(lowers)))
+            yield from archive.compare.compare_layers(uppers, stack.enter_context(archive.union.Union(lowers)))
             return
-        lower: Tree = EmptyTree() if base is None else stack.enter_context(trees.opened(site, base))
-        upper: Tree = EmptyTree() if top is None else stack.enter_context(trees.opened(site, top))
-        yield from compare(lower, upper)
+        lower, upper = (stack.enter_context(_opened(site, layer)) for layer in (base, top))
+        yield from archive.compare.compare(lower, upper)
+
+
+def _opened(site: Site, layer: str | None) -> "contextlib.AbstractContextManager[Tree]":
+    return contextlib.nullcontext(archive.plain.EmptyTree()) if layer is None else trees.opened(site, layer)
 
 
 def _parent(site: Site, layer: str) -> str | None:

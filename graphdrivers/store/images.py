@@ -5,7 +5,7 @@ is known one floor up, in ``graphdrivers.images``.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import attrs
 
@@ -16,6 +16,7 @@ from graphdrivers.store.site import Site
 
 _DIGESTS = frozenset({"sha256", "sha512"})
 _COLUMNS = "image_id, config, manifest, manifest_type, manifest_digest, layer, created"
+_PUT_BLOB = "INSERT OR REPLACE INTO blobs (digest, diff_id, size, media_type, origin) VALUES (?, ?, ?, ?, ?)"
 
 
 @attrs.frozen
@@ -46,10 +47,17 @@ class BlobRecord:
     """Where it was seen: a repository, or a path."""
 
 
-def put(site: Site, image: ImageRecord, references: Sequence[str] = (), *, lease: str | None = None) -> None:
+def put(
+    site: Site,
+    image: ImageRecord,
+    references: Sequence[str] = (),
+    *,
+    blobs: Sequence[BlobRecord] = (),
+    lease: str | None = None,
+) -> None:
     """Record an image, and names that mean it from now on (and no other any more). Durable, atomic, idempotent.
 
-    The lease that held its layers until now ends.
+    The blobs that its layers came as are remembered, and the lease that held its layers until now ends.
     """
     with site.database.write(durable=site.is_durable) as step:
         step.execute(
@@ -61,6 +69,7 @@ def put(site: Site, image: ImageRecord, references: Sequence[str] = (), *, lease
                 "UPDATE images SET manifest = ?, manifest_type = ?, manifest_digest = ? WHERE image_id = ?",
                 (image.manifest, image.manifest_type, image.manifest_digest, image.image_id),
             )
+        step.executemany(_PUT_BLOB, map(attrs.astuple, blobs))
         for reference in references:
             step.execute("INSERT OR REPLACE INTO tags (reference, image_id) VALUES (?, ?)", (reference, image.image_id))
         if lease is not None:
@@ -150,10 +159,10 @@ def remove(site: Site, image_id: str) -> collect.Collected:
         users = [row[0] for row in step.execute("SELECT name FROM containers WHERE image_id = ?", (image_id,))]
         if users:
             raise errors.ImageInUse(image_id, f"the image is used by container {', '.join(map(repr, users[:5]))}")
-        row = step.execute("SELECT layer FROM images WHERE image_id = ?", (image_id,)).fetchone()
+        own = step.execute("SELECT layer, init FROM images WHERE image_id = ?", (image_id,)).fetchone()
         step.execute("DELETE FROM tags WHERE image_id = ?", (image_id,))
         step.execute("DELETE FROM images WHERE image_id = ?", (image_id,))
-        marked = collect.mark_unused(step, [row[0]] if row and row[0] else [])
+        marked = collect.mark_unused(step, [layer for layer in own if layer is not None])
     return collect.sweep(site, marked)
 
 
@@ -166,16 +175,36 @@ def refuse_missing(step: Step, image_id: str) -> None:
 def put_blob(site: Site, blob: BlobRecord) -> None:
     """Remember as which blob a layer came. Idempotent; a power cut may forget it."""
     with site.database.write() as step:
-        step.execute(
-            "INSERT OR REPLACE INTO blobs (digest, diff_id, size, media_type, origin) VALUES (?, ?, ?, ?, ?)",
-            attrs.astuple(blob),
-        )
+        step.execute(_PUT_BLOB, attrs.astuple(blob))
 
 
 def blobs_of(site: Site, diff_id: str) -> list[BlobRecord]:
     """Give the blobs that a layer is known as."""
     query = "SELECT digest, diff_id, size, media_type, origin FROM blobs WHERE diff_id = ? ORDER BY digest"
     return [BlobRecord(*row) for row in site.database.read(query, (diff_id,))]
+
+
+def init_of(site: Site, image_id: str) -> str | None:
+    """Give the init layer that the image's containers share, once there is one."""
+    row = site.database.one("SELECT init FROM images WHERE image_id = ?", (image_id,))
+    return None if row is None else row[0]
+
+
+def keep_init(step: Step, image_id: str, init: str) -> None:
+    """Let the image's containers share a layer from now on, until the image goes; the first one that is kept stays."""
+    step.execute("UPDATE images SET init = ? WHERE image_id = ? AND init IS NULL", (init, image_id))
+
+
+def drop_inits(site: Site, layers: Iterable[str]) -> collect.Collected:
+    """Let the next container make another init layer in the place of any of these that is one. Atomic, idempotent.
+
+    They are removed, unless a container stands on them.
+    """
+    with site.database.write(durable=site.is_durable) as step:
+        query = "UPDATE images SET init = NULL WHERE init = ?"
+        dropped = [layer for layer in layers if step.execute(query, (layer,)).rowcount]
+        marked = collect.mark_unused(step, dropped)
+    return collect.sweep(site, marked)
 
 
 def init_tar_of(site: Site, image_id: str) -> bytes | None:

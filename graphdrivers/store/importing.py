@@ -109,24 +109,22 @@ def chains_of(diff_ids: Sequence[DiffID]) -> list[ChainID]:
 
 def _present(site: Site, sources: Sequence[Source], lease: str) -> list[Layer]:
     """Give the layers that are there, from the lowest up to the first that is not, and hold them."""
+    return _hold(site, chains_of([source.diff_id for source in sources]), lease)
+
+
+def _hold(site: Site, chains: Sequence[ChainID], lease: str) -> list[Layer]:
+    """Let a lease keep the layers of stacks, up to the first that is not there; give them. Atomic."""
     found: list[Layer] = []
-    for chain in chains_of([source.diff_id for source in sources]):
-        layer = _hold_chain(site, chain, lease)
-        if layer is None:
-            break
-        found.append(layer)
-    return found
-
-
-def _hold_chain(site: Site, chain: ChainID, lease: str) -> Layer | None:
-    if ledger.find_chain(site.database, chain) is None:
-        return None
+    if not chains or ledger.find_chain(site.database, chains[0]) is None:
+        return found
     with site.database.write() as step:
-        row = step.execute("SELECT name FROM layers WHERE chain_id = ? AND state = 'ready'", (chain,)).fetchone()
-        if row is None:  # collected a moment ago
-            return None
-        making.hold(step, lease, row[0])
-    return ledger.find_layer(site.database, row[0])
+        for chain in chains:
+            layer = ledger.find_chain(site.database, chain)  # again: it may just have been collected
+            if layer is None:
+                break
+            making.hold(step, lease, layer.name)
+            found.append(layer)
+    return found
 
 
 @attrs.frozen(eq=False)
@@ -184,8 +182,9 @@ class _Run:
         """Make or find one layer; in the first case its record is still on its way."""
         lock = self._site.lock(f"chain:{chain}")
         scope.enter_context(lock)
-        found = _hold_chain(self._site, chain, self._lease)
-        if found is not None:  # another process was faster
+        held = _hold(self._site, [chain], self._lease)
+        if held:  # another process was faster
+            (found,) = held
             while self._pending:
                 done.append(self._finish(self._pending.popleft()))
             self._ahead.skip(number)

@@ -17,6 +17,7 @@ DEPTH_MAX = 20_000
 USED = """
     SELECT 'image', image_id FROM images WHERE layer = :name
     UNION ALL SELECT 'container', name FROM containers WHERE layer = :name OR init = :name
+    UNION ALL SELECT 'image', image_id FROM images WHERE init = :name
     UNION ALL SELECT 'checkpoint', containers.name || ' ' || point FROM checkpoints
         JOIN containers USING (container_id) WHERE checkpoints.layer = :name
     UNION ALL SELECT 'lease', lease FROM leases WHERE layer = :name AND (expires IS NULL OR expires > :now)

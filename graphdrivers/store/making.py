@@ -13,8 +13,7 @@ from typing import BinaryIO, cast
 
 import attrs
 
-from graphdrivers import errors
-from graphdrivers.archive import compression
+from graphdrivers import archive, errors
 from graphdrivers.model import Applied, ChainID, DiffID, Limits, Progress
 from graphdrivers.store import files, ledger, names
 from graphdrivers.store.database import Step
@@ -153,7 +152,7 @@ def fill_again(site: Site, layer: Layer, blob: BinaryIO, limits: Limits) -> None
         DigestMismatch: it is another tar; what was made of it is removed.
     """
     try:
-        with blob, compression.open_plain(blob, limits) as plain:
+        with blob, archive.compression.open_plain(blob, limits) as plain:
             site.driver.create(layer.name, layer.parent)
             _check(_fill(site, layer.name, Counted(plain), limits, None), layer.diff_id)
             site.driver.seal(layer.name)

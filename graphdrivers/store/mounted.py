@@ -9,7 +9,7 @@ an earlier boot, and of mounts that somebody has taken away, count no more.
 import contextlib
 import errno
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import attrs
 
@@ -19,7 +19,7 @@ from graphdrivers.linux.boot import boot_id
 from graphdrivers.linux.mountinfo import MountPoint
 from graphdrivers.linux.namespaces import mount_namespace
 from graphdrivers.model import Mount
-from graphdrivers.store.database import is_text
+from graphdrivers.store.database import Step, is_text
 from graphdrivers.store.holders import Holder
 from graphdrivers.store.site import Site
 
@@ -48,8 +48,11 @@ def holders_of(site: Site, layer: str | None = None) -> list[Held]:
 
 def still_held(site: Site, layer: str) -> list[Held]:
     """Drop holders that are over, and give those that are left: also dead ones, where files in the mount are open."""
-    reap(site, layer)
-    return _rows(site, layer)
+    present = _rows(site, layer)
+    if any(is_over(site, held) for held in present):
+        with site.lock(f"mount:{layer}"):
+            return _reap(site, layer)
+    return present
 
 
 def all_held(site: Site) -> list[Held]:
@@ -57,7 +60,15 @@ def all_held(site: Site) -> list[Held]:
     return _rows(site, None)
 
 
-def attach(site: Site, layer: str, *, view: bool, target: str | None = None, holder: Holder | None = None) -> Held:
+def attach(
+    site: Site,
+    layer: str,
+    *,
+    view: bool,
+    target: str | None = None,
+    holder: Holder | None = None,
+    note: Callable[[Step], object] = bool,
+) -> Held:
     """Mount a layer, or join those who have it mounted in the same place.
 
     Args:
@@ -66,6 +77,7 @@ def attach(site: Site, layer: str, *, view: bool, target: str | None = None, hol
         view: read-only.
         target: an existing directory; ``None`` for the layer's own mount point, or its folder where no mount is needed.
         holder: the process that it ends with, ``None`` to keep it beyond any process.
+        note: records what else has to stand before anything is mounted, in the step that records the holder.
 
     Raises:
         LayerInUse: it is mounted writable somewhere else, or another layer is mounted there.
@@ -76,17 +88,18 @@ def attach(site: Site, layer: str, *, view: bool, target: str | None = None, hol
     for other in {held.layer for held in _rows(site) if held.target == where and held.layer != layer}:
         reap(site, other)
     with site.lock(f"mount:{layer}"):
-        _reap(site, layer)
-        present = _rows(site, layer)
+        present = _reap(site, layer)
         plan = site.driver.mounts(layer, view=view)
         plain = mounts.plain_directory(plan)
         attached = plain is None or target is not None
         where = where if attached else plain or where
         wanted = Held(0, layer, where, attached, not view, mount_namespace(), boot_id(), holder)
         if any(_same_place(held, wanted) and held.writable == wanted.writable for held in present):
-            return _record(site, wanted)
+            return _record(site, wanted, note)
         _refuse(present, wanted)
-        return _mounted(site, wanted, plan, own=target is None) if attached else _record(site, wanted)
+        if not attached:
+            return _record(site, wanted, note)
+        return _mounted(site, wanted, plan, note, own=target is None)
 
 
 def release(site: Site, held: Held, *, lazy: bool = False) -> bool:
@@ -126,9 +139,7 @@ def reap(site: Site, layer: str) -> None:
 
     Where files in such a mount are open its holder stays: whoever uses it still does.
     """
-    if any(is_over(site, held) for held in _rows(site, layer)):
-        with site.lock(f"mount:{layer}"):
-            _reap(site, layer)
+    still_held(site, layer)
 
 
 def tidy(site: Site) -> None:
@@ -153,10 +164,11 @@ def is_over(site: Site, held: Held) -> bool:
     return (dead or held.holder is None) and not _namespace_lives(held.namespace)
 
 
-def _reap(site: Site, layer: str) -> None:
-    """Do what `reap` does; the caller has the lock."""
-    for held in [one for one in _rows(site, layer) if is_over(site, one)]:
-        others = [one for one in _rows(site, layer) if one.mount_id != held.mount_id]
+def _reap(site: Site, layer: str) -> list[Held]:
+    """Do what `still_held` does; the caller has the lock."""
+    present = _rows(site, layer)
+    for held in [one for one in present if is_over(site, one)]:
+        others = [one for one in present if one.mount_id != held.mount_id]
         shared = any(_same_place(one, held) for one in others)
         if not shared and held.attached and held.boot == boot_id() and held.namespace == mount_namespace():
             try:
@@ -167,6 +179,8 @@ def _reap(site: Site, layer: str) -> None:
             with contextlib.suppress(errors.LayerError):
                 site.driver.settle(layer)  # the row still keeps others from removing the layer
         _forget(site, held)
+        present = others
+    return present
 
 
 def _same_place(one: Held, other: Held) -> bool:
@@ -183,9 +197,9 @@ def _refuse(present: list[Held], wanted: Held) -> None:
         raise errors.LayerInUse(wanted.layer, f"at {wanted.target!r}, in the other way")
 
 
-def _mounted(site: Site, wanted: Held, plan: Sequence[Mount], *, own: bool) -> Held:
+def _mounted(site: Site, wanted: Held, plan: Sequence[Mount], note: Callable[[Step], object], *, own: bool) -> Held:
     """Mount a layer. Its row comes first, as this process's: were it to die in between, that is found and undone."""
-    held = _record(site, attrs.evolve(wanted, holder=Holder.here()))
+    held = _record(site, attrs.evolve(wanted, holder=Holder.here()), note)
     try:
         with mount_point_made(held.target) if own else contextlib.nullcontext():
             mounts.attach(plan, held.target)
@@ -258,7 +272,7 @@ def mount_point_made(where: str) -> Iterator[None]:
         raise
 
 
-def _record(site: Site, held: Held) -> Held:
+def _record(site: Site, held: Held, note: Callable[[Step], object]) -> Held:
     target = _column(held.target)
     values = (held.layer, target, held.attached, held.writable, held.namespace, held.boot)
     holder = None if held.holder is None else str(held.holder)
@@ -273,6 +287,7 @@ def _record(site: Site, held: Held) -> Held:
             "INSERT INTO mounts (layer, target, attached, writable, namespace, boot, holder) VALUES (?,?,?,?,?,?,?)",
             (*values, holder),
         )
+        note(step)
     return attrs.evolve(held, mount_id=done.lastrowid or 0)
 
 

@@ -20,8 +20,13 @@ def image_layer() -> str:
 
 
 def init_layer(container_id: str) -> str:
-    """Make the name of the init layer of a container."""
+    """Make the name of the init layer of one container."""
     return f"container.{container_id[:32]}{INIT}"
+
+
+def shared_init_layer() -> str:
+    """Make the name of a new init layer that the containers of an image share."""
+    return f"{image_layer()}{INIT}"
 
 
 def container_layer(container_id: str) -> str:

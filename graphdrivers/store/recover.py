@@ -13,7 +13,7 @@ import attrs
 
 from graphdrivers import errors
 from graphdrivers.linux.boot import boot_id
-from graphdrivers.store import collect, ledger, making, mounted, names
+from graphdrivers.store import collect, images, ledger, making, mounted, names
 from graphdrivers.store.holders import Holder
 from graphdrivers.store.site import Site
 
@@ -46,7 +46,7 @@ def recover(site: Site) -> list[Problem]:
         for layer in mounted.over(site):
             _try(problems, layer, functools.partial(mounted.reap, site, layer))
         if rebooted:
-            problems += compare(site, repair=True)
+            problems += _without_lost_inits(site, compare(site, repair=True))
             _try(problems, "mounts", functools.partial(mounted.tidy, site))
             _expect_writes(site)
             _remember_boot(site)
@@ -80,6 +80,12 @@ def compare(site: Site, *, repair: bool) -> list[Problem]:
         else:
             problems.append(Problem(name, "the ledger does not know this layer"))
     return problems
+
+
+def _without_lost_inits(site: Site, problems: list[Problem]) -> list[Problem]:
+    """Let images make new init layers in the place of lost ones; give the other problems."""
+    dropped = images.drop_inits(site, [problem.what for problem in problems if not problem.is_leftover]).removed
+    return [problem for problem in problems if problem.what not in dropped]
 
 
 @attrs.frozen

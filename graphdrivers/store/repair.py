@@ -10,7 +10,7 @@ import attrs
 from graphdrivers import errors
 from graphdrivers.archive import compression
 from graphdrivers.model import DiffID, Limits
-from graphdrivers.store import check, ledger, making, mounted, recover
+from graphdrivers.store import check, images, ledger, making, mounted, recover
 from graphdrivers.store.check import Fault, FaultKind
 from graphdrivers.store.ledger import Layer
 from graphdrivers.store.site import Site
@@ -38,6 +38,9 @@ def repair(
     began: Callable[[str], object] | None = None,
 ) -> Repaired:
     """Repair what can be: layers from their tars, parents first; leftovers by removing them.
+
+    An init layer that no container stands on is removed: the next container
+    makes another.
 
     A layer is made anew beside the damaged one first, so that a tar that turns
     out to be wrong costs nothing; then it takes the damaged one's place. A
@@ -71,6 +74,7 @@ def repair(
         else:
             whole.append(layer.name)
         broken.discard(layer.name)
+    broken.difference_update(images.drop_inits(site, broken).removed)
     lost += [(name, "it is a container's own layer, and nothing else has its content") for name in sorted(broken)]
     return Repaired(tuple(whole), tuple(lost))
 

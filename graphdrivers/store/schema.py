@@ -1,6 +1,6 @@
 """The tables of the ledger, and how an older ledger becomes a present one."""
 
-VERSION = 1
+VERSION = 2
 """Of the tables; kept in SQLite's ``user_version``."""
 
 _FIRST = """
@@ -99,5 +99,11 @@ CREATE TABLE leases (
 CREATE INDEX leases_of_layer ON leases (layer);
 """
 
-MIGRATIONS = (_FIRST,)
+_INIT_LAYERS = """
+-- The init layer that containers of the image share, where the driver makes children without copies.
+ALTER TABLE images ADD COLUMN init TEXT REFERENCES layers (name);
+CREATE INDEX images_of_init ON images (init);
+"""
+
+MIGRATIONS = (_FIRST, _INIT_LAYERS)
 """The script that brings a ledger of version N to N + 1, at N."""

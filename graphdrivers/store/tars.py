@@ -5,23 +5,22 @@ import errno
 import os
 import stat
 from collections.abc import Generator
-from typing import BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
-from graphdrivers import errors
-from graphdrivers.archive import planned
-from graphdrivers.archive.digests import VerifiedReader
-from graphdrivers.archive.restore import Damages, OpenFile, restore
-from graphdrivers.archive.stream import ChunkStream
-from graphdrivers.archive.union import Union
+from graphdrivers import archive, errors
 from graphdrivers.linux import mounts, resolve
 from graphdrivers.store.ledger import Layer
 from graphdrivers.store.site import Site
+
+if TYPE_CHECKING:
+    from graphdrivers.archive.restore import Damages, OpenFile
+    from graphdrivers.archive.union import Union
 
 _CHUNK = 1 << 20
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-def open_tar(site: Site, layer: Layer, damages: Damages | None = None) -> BinaryIO:
+def open_tar(site: Site, layer: Layer, damages: "Damages | None" = None) -> BinaryIO:
     """Open the uncompressed tar that a layer was made of, to the byte; the caller closes it.
 
     Reading to the end verifies the DiffID, and on the way each file's checksum.
@@ -46,30 +45,30 @@ def open_tar(site: Site, layer: Layer, damages: Damages | None = None) -> Binary
             record = stack.enter_context(open(site.record_path(layer.name), "rb"))
         except FileNotFoundError:
             raise errors.StoreCorrupt(site.root, f"layer {layer.name!r} has lost its header record") from None
-        tar = stack.enter_context(restore(record, _opener(site, layer.name, stack), damages))
+        tar = stack.enter_context(archive.restore.restore(record, _opener(site, layer.name, stack), damages))
         scope = stack.pop_all()
-    stream = cast("BinaryIO", ChunkStream(_pieces(tar, scope), scope.close))
+    stream = cast("BinaryIO", archive.stream.ChunkStream(_pieces(tar, scope), scope.close))
     if damages is not None:
         return stream
-    return cast("BinaryIO", VerifiedReader(stream, layer.diff_id, layer.tar_size, _what(layer)))
+    return cast("BinaryIO", archive.digests.VerifiedReader(stream, layer.diff_id, layer.tar_size, _what(layer)))
 
 
-def _opener(site: Site, layer: str, scope: contextlib.ExitStack) -> OpenFile:
+def _opener(site: Site, layer: str, scope: contextlib.ExitStack) -> "OpenFile":
     """Give what opens the files of a layer: through its view, or where this user may not mount as they lie on disk."""
     plan = site.driver.mounts(layer, view=True)
     try:
         root = scope.enter_context(mounts.opened(plan))
     except errors.SyscallError as error:
-        branches = planned.branches_of(plan) if error.errno == errno.EPERM else None
+        branches = archive.planned.branches_of(plan) if error.errno == errno.EPERM else None
         if branches is None:
             raise
     else:
         return lambda path: resolve.open_beneath(root, path, _FILE)
-    union = scope.enter_context(Union(branches))
+    union = scope.enter_context(archive.union.Union(branches))
     return lambda path: _open_in(union, path)
 
 
-def _open_in(union: Union, path: bytes) -> int:
+def _open_in(union: "Union", path: bytes) -> int:
     node = union.find(path)
     if node is None or not stat.S_ISREG(node.stat.st_mode):
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fsdecode(path))

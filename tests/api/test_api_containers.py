@@ -4,10 +4,11 @@ import os
 import pathlib
 
 import pytest
-from storetools import BASE, Tree, layout_of, mounted_in, shown, tar_of, whole, write
+from storetools import BASE, Say, Tree, all_at_once, layout_of, mounted_in, shown, tar_of, whole, write
 
-from graphdrivers import Container, Store, errors
+from graphdrivers import Container, Store, errors, open_store
 from graphdrivers.store import containers, images
+from graphdrivers.store.check import FaultKind
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 
@@ -82,7 +83,8 @@ def test_a_fork_diverges(store: Store, box: Container) -> None:
     assert {change.path for change in store.container("two").changes()} == {"/etc", "/etc/motd", "/gone", "/new"}
     assert store.unused() == []
     store.container("two").remove()
-    assert [layer.name for layer in store.driver.layers()] == [store.image("image").top]
+    store.remove_image("image")
+    assert list(store.driver.layers()) == []
     whole(store)
 
 
@@ -218,10 +220,72 @@ def test_a_stale_handle(store: Store, box: Container) -> None:
         containers.remove(store.site, stale)
     containers.remove(store.site, stale)
     assert store.unused() == []
-    assert len(list(store.driver.layers())) == 1
+    assert not any(layer.name.startswith("container.") and not layer.sealed for layer in store.driver.layers())
     for attempt in (other.remove, other.mount, other.checkpoint, other.rollback, lambda: other.fork("fork")):
         with pytest.raises(errors.ContainerNotFound):
             attempt()
+    whole(store)
+
+
+def test_containers_share_an_init_layer(store: Store, box: Container) -> None:
+    """Where children are no copies it is made once for an image, and goes with it; else it goes with its container."""
+    shared = store.driver.support.capabilities.copy_on_write
+    top, second = store.image("image").top, store.create("image", name="second")
+    init = second.base()
+    assert (init == box.base()) is shared
+    assert [layer.name for layer in second.layers()][1:] == [init, top]
+    write(store, "second", {"proc/mine": "1"})
+    assert {change.path for change in box.changes()} == set()
+    box.remove()
+    second.remove()
+    assert {layer.name for layer in store.driver.layers()} == {top, *([init] if shared else [])}
+    assert store.unused() == []
+    assert not shared or [need.kind for need in store.explain(init)] == ["image"]
+    store.create("image", name="third").remove()
+    assert len(list(store.driver.layers())) == (2 if shared else 1)
+    whole(store)
+    store.remove_image("image")
+    assert list(store.driver.layers()) == []
+    whole(store)
+
+
+def test_two_first_containers_at_once(store: Store, tmp_path: pathlib.Path, tars: list[bytes]) -> None:
+    """One init layer is kept with the image, the others go with their containers."""
+    store.import_image(layout_of(tmp_path / "image", *tars), name="image")
+    before = len(list(store.driver.layers()))
+
+    def work(say: Say) -> None:
+        with open_store(store.root, durability="none") as mine:
+            for number in range(5):
+                mine.create("image", name=f"box-{os.getpid()}-{number}")
+            say("done")
+
+    assert all_at_once([work] * 4) == [["done"]] * 4
+    assert len(store.containers()) == 20
+    whole(store)
+    for container in store.containers():
+        container.remove()
+    kept = 1 if store.driver.support.capabilities.copy_on_write else 0
+    assert len(list(store.driver.layers())) == before + kept
+    store.remove_image("image")
+    assert list(store.driver.layers()) == []
+
+
+def test_an_init_layer_that_is_lost(store: Store, box: Container) -> None:
+    """Containers that stand on it have lost it; repaired, the image gets another with its next container."""
+    init = box.base()
+    store.driver.remove(box.record().layer)
+    store.driver.remove(init)
+    faults = list(store.check())
+    assert {fault.layer for fault in faults if fault.kind is FaultKind.LOST} == {init, box.record().layer}
+    assert {name for name, _ in store.repair(faults).lost} == {init, box.record().layer}
+    second = store.create("image", name="second")
+    assert second.base() != init
+    assert tree(store, "second") == BASE
+    box.remove()
+    second.remove()
+    store.remove_image("image")
+    assert list(store.driver.layers()) == []
     whole(store)
 
 

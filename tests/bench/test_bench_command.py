@@ -205,3 +205,84 @@ def test_an_option_that_is_not_known(tmp_path: pathlib.Path, image: str) -> None
     ran = bench("unpack", *QUICK, "--opt", "vfs.nonesuch=1", "--image", image, tmp_path=tmp_path)
 
     assert "vfs left out" in ran.stdout if DRIVERS != "vfs" else ran.returncode
+
+
+def test_system_calls(tmp_path: pathlib.Path, image: str) -> None:
+    """--calls adds a table within 80 columns and a valid document; compared later, what changed is told by name."""
+    target = tmp_path / "out.json"
+    given = ["unpack", "database", *QUICK, "--image", image, "--calls"]
+    ran = bench(*given, "-o", str(target), tmp_path=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+
+    document = json.loads(target.read_text())
+    check_document(document)
+    counted = {(one["row"], one["driver"]): one["calls"] for one in document["results"] if "calls" in one}
+    assert {row for row, _driver in counted} == {"apply", "copy-up", "write", "read"}
+    assert all(one["reason"] is None and one["operation"] >= 1 for one in counted.values())
+    assert document["settings"]["calls"].startswith("strace")
+    assert "System calls of one operation, by strace" in ran.stdout
+    assert "database (4 KiB + fsync) on vfs: fsync 1, pwrite64 1" in ran.stdout
+    assert max(len(line) for line in ran.stdout.splitlines() if image not in line) <= 80
+
+    for one in document["results"]:
+        if one["row"] == "write":
+            one["calls"]["names"]["fsync"] -= 0.5
+            one["calls"]["operation"] -= 0.5
+    target.write_text(json.dumps(document))
+    again = bench(*given, "--compare", str(target), tmp_path=tmp_path)
+    assert again.returncode == 0
+    assert [line.split()[-2:] for line in again.stdout.splitlines() if "fsync +0.5" in line] == [
+        ["fsync", "+0.5"]
+    ] * len(DRIVERS.split(","))
+    assert os.listdir(tmp_path) == ["out.json"]
+
+
+def test_system_calls_without_strace(tmp_path: pathlib.Path, image: str) -> None:
+    """Are told as missing before anything is measured, and again with the figures, which are there."""
+    given = ["unpack", "--drivers", "vfs", *QUICK[2:], "--image", image, "--calls", "--json"]
+    ran = subprocess.run(
+        [sys.executable, "-m", "graphdrivers", "bench", *given],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PATH": str(tmp_path), "TMPDIR": str(tmp_path)},
+    )
+
+    reason = "strace is not installed: install it"
+    assert ran.stderr == f"graphdriver: note: system calls cannot be counted: {reason}\n"
+    document = json.loads(ran.stdout)
+    check_document(document)
+    assert document["settings"]["calls"] == f"not at all: {reason}"
+    assert {one["calls"]["reason"] for one in document["results"] if "calls" in one} == {reason}
+
+
+def test_interrupted_while_system_calls_are_counted(tmp_path: pathlib.Path, image: str) -> None:
+    """What was timed is shown, nothing is left behind, and no strace."""
+    target = tmp_path / "out.json"
+    command = ["bench", "unpack", "build", "ci", "sandbox", *QUICK, "--image", image, "--calls", "-o", str(target)]
+    tracer = "0"
+    with subprocess.Popen(
+        [sys.executable, "-m", "graphdrivers", "-v", *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd="/",
+        env={"PATH": os.environ["PATH"], "TMPDIR": str(tmp_path)},
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if b"measuring calls of unpack" in line:
+                break
+        while tracer == "0":
+            status = pathlib.Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8")
+            tracer = next(line.split()[1] for line in status.splitlines() if line.startswith("TracerPid:"))
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate()
+
+    assert process.returncode == 128 + signal.SIGINT, err
+    assert b"unpack: unpack a real image" in out
+    found = json.loads(target.read_text())
+    jsonschema.validate(found, schema())
+    assert found["complete"] is False
+    assert "it was not reached" in {one["calls"]["reason"] for one in found["results"] if "calls" in one}
+    assert os.listdir(tmp_path) == ["out.json"]
+    assert not os.path.exists(f"/proc/{tracer}")

@@ -68,7 +68,9 @@ def test_dashes_have_reasons() -> None:
     cells = [cell(what, driver, reason="too deep", row=row.name) for driver in ("x", "y") for row in rows]
     cells += [cell(what, "z", 1.0, row=row.name) for row in rows]
 
-    assert layout.reasons(a_document(Results(cells), "x", "y", "z")) == [("deep (a, b) on x, y", "too deep")]
+    assert layout.reasons(view.sections(a_document(Results(cells), "x", "y", "z"))) == [
+        ("deep (a, b) on x, y", "too deep")
+    ]
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def main() -> None:
     os.access("/budget/begin/start/0-0-0", os.F_OK)
     builtins.__import__ = watcher
     try:
-        from graphdrivers.cli.main import main as run  # noqa: PLC0415 - what is counted
+        from graphdrivers.cli.entry import main as run  # noqa: PLC0415 - what is counted
 
         run()
     finally:

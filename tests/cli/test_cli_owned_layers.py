@@ -17,12 +17,13 @@ def own(any_store: CommandLine) -> dict[str, str]:
 def test_verbs_that_change_are_refused(any_store: CommandLine, own: dict[str, str]) -> None:
     """With a line that names the owner; the store is as before."""
     before = any_store("layer", "ls", "--json").json
+    shared = own["init"].startswith("image.")
     for arguments, owner in [
         (["rm", own["image"]], "image debian:12"),
         (["rm", own["writable"]], "container web"),
         (["seal", own["writable"]], "container web"),
         (["mount", own["writable"]], "container web"),
-        (["apply", own["init"], "-"], "container web"),
+        (["apply", own["init"], "-"], "image debian:12" if shared else "container web"),
         (["create", "mine", "--parent", own["image"]], "image debian:12"),
         (["create", "image." + "0" * 32], "the store"),
     ]:

@@ -24,8 +24,8 @@ def home() -> Iterator[pathlib.Path]:
     Not below pytest's own folder: each pytest that starts closes that to others again, and several run at a time.
     """
     with tempfile.TemporaryDirectory(prefix="graphdrivers-home-") as above:
-        os.chmod(above, 0o711)
         folder = pathlib.Path(above) / "home"
+        folder.parent.chmod(0o711)
         folder.mkdir()
         debian(folder)
         for path in (folder, *folder.rglob("*")):

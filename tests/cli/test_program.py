@@ -1,5 +1,6 @@
 """The program as a process: help, completion, pipes, signals, other users."""
 
+import gc
 import json
 import os
 import pathlib
@@ -54,6 +55,17 @@ def test_every_store_command_has_an_example(command: str) -> None:
     told = " ".join(run_program(command, "--help").out.partition("Example: ")[2].split())
 
     assert f"graphdriver {command}" in told
+
+
+def test_the_end_looks_for_no_garbage() -> None:
+    """What is loaded is kept from the garbage collector when the program ends, and seldom looked through before."""
+    told = "atexit.register(lambda: print(gc.get_threshold()[0], gc.get_freeze_count()))"
+    program = f"import atexit, gc; {told}; from graphdrivers.cli.entry import main; main()"
+    ran = subprocess.run([sys.executable, "-c", program, "--version"], check=True, capture_output=True, text=True)
+    threshold, frozen = map(int, ran.stdout.splitlines()[-1].split())
+
+    assert threshold > gc.get_threshold()[0]
+    assert frozen > threshold / 10
 
 
 def test_help_imports_no_command() -> None:

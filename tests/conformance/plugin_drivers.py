@@ -1,15 +1,17 @@
 """Drivers that try out the plugin: what they declare, and whether it is so."""
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 import attrs
 
 from graphdrivers import errors
 from graphdrivers.backends.vfs import VfsDriver
-from graphdrivers.model import Deviation, LayerSpec, Support
+from graphdrivers.model import Change, Deviation, LayerSpec, Support
 
 LINK = "https://bugs.example/7"
+AGREEMENT = "test_agreement.py::test_the_same_edits_give_the_same_bytes"
 EXISTING = "test_lifecycle.py::test_an_existing_name_is_left_untouched"
 
 
@@ -88,6 +90,17 @@ class Blind(Undeclared):
         """Go bad from the second layer on."""
         super().create(layer, parent, spec)
         self.home = "/nonexistent"
+
+
+class Forgetful(_Declaring):
+    """Lists no changes, and says so: no other driver is to blame for that."""
+
+    name: ClassVar[str] = "forgetful"
+    check = AGREEMENT + "*"
+
+    def changes(self, layer: str) -> Iterator[Change]:
+        """Forget all of them."""
+        yield from itertools.islice(super().changes(layer), 0)
 
 
 class Unavailable(VfsDriver):

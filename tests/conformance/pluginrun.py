@@ -4,19 +4,22 @@ import os
 import pathlib
 import subprocess
 import sys
+from collections.abc import Iterable
 
 import plugin_drivers
+
+from graphdrivers.backends.vfs import VfsDriver
 
 HERE = os.path.dirname(__file__)
 PLUGIN = ("-p", "graphdrivers.conformance.plugin", "--pyargs", "graphdrivers.conformance")
 
 
-def make_site(folder: pathlib.Path) -> str:
-    """Make a distribution that offers the drivers of `plugin_drivers`."""
+def make_site(folder: pathlib.Path, drivers: Iterable[type[VfsDriver]] = plugin_drivers.DRIVERS) -> str:
+    """Make a distribution that offers drivers of `plugin_drivers`."""
     info = folder / "plugin_drivers-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin-drivers\nVersion: 1.0\n")
-    lines = "".join(f"{one.name} = plugin_drivers:{one.__name__}\n" for one in plugin_drivers.DRIVERS)
+    lines = "".join(f"{one.name} = plugin_drivers:{one.__name__}\n" for one in drivers)
     (info / "entry_points.txt").write_text(f"[graphdrivers.drivers]\n{lines}")
     return str(folder)
 

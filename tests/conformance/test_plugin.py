@@ -5,7 +5,7 @@ import pathlib
 import re
 
 import pytest
-from plugin_drivers import EXISTING, LINK
+from plugin_drivers import AGREEMENT, EXISTING, LINK, Forgetful, Plain
 from pluginrun import PLUGIN, make_site, run
 
 from graphdrivers.conformance import dump, suite
@@ -52,6 +52,19 @@ def test_a_deviation_that_is_none_fails(site: str, tmp_path: pathlib.Path) -> No
     assert done.returncode == pytest.ExitCode.TESTS_FAILED
     assert f"[XPASS(strict)] declared deviation: its store overwrites ({LINK})" in done.stdout
     assert "1 checks ran, 1 failed" in done.stdout
+
+
+def test_a_deviation_of_another_driver_is_not_ours(tmp_path: pathlib.Path) -> None:
+    """A sound driver is not compared with one that declares that it deviates from the check."""
+    (folder := tmp_path / "site").mkdir()
+    site = make_site(folder, [Plain, Forgetful])
+    name = AGREEMENT.partition("::")[2]
+    done = run(site, tmp_path, *PLUGIN, "--graphdriver", "plain", "-k", name)
+    blamed = run(site, tmp_path, *PLUGIN, "--graphdriver", "forgetful", "-k", name)
+
+    assert done.returncode == pytest.ExitCode.OK, done.stdout
+    assert "4 checks ran, 0 failed, 0 gated" in done.stdout
+    assert "4 checks ran, 0 failed, 0 gated, 4 deviated as expected" in blamed.stdout
 
 
 @pytest.mark.parametrize(

@@ -32,8 +32,9 @@ def start(memory: pathlib.Path, driver: str = "auto") -> Store:
 
 
 def prepared(memory: pathlib.Path, driver: str) -> None:
-    """Make a store with an image, and a container with a checkpoint that was written to since."""
+    """Make a store with two images, and a container of one with a checkpoint that was written to since."""
     with start(memory, driver) as store:
+        store.import_image(memory / "more1", name="other")
         store.import_image(memory / "image", name="image")
         store.create("image", name="box")
         write(store, "box", {"kept": "1"})
@@ -44,6 +45,7 @@ def prepared(memory: pathlib.Path, driver: str) -> None:
 OPERATIONS: dict[str, Callable[[Store, pathlib.Path], object]] = {
     "import": lambda store, memory: store.import_image(memory / "more0", name="more"),
     "create": lambda store, _: store.create("image", name="second"),
+    "first": lambda store, _: store.create("other", name="second"),
     "fork": lambda store, _: store.container("box").fork("second"),
     "checkpoint": lambda store, _: store.container("box").checkpoint("two"),
     "rollback": lambda store, _: store.container("box").rollback("one"),
@@ -52,6 +54,10 @@ OPERATIONS: dict[str, Callable[[Store, pathlib.Path], object]] = {
     "rm": lambda store, _: store.container("box").remove(),
     "rmi": lambda store, _: (store.container("box").remove(), store.remove_image("image")),
 }
+
+
+SECOND = {"create": TREE, "first": {**TREE, "more": "1"}, "fork": {**TREE, "kept": "2", "new": "x"}}
+"""What the container ``second`` shows, by the operation that makes it."""
 
 
 def check(memory: pathlib.Path, operation: str, done: bool) -> None:  # noqa: C901, FBT001 - a list
@@ -68,8 +74,8 @@ def check(memory: pathlib.Path, operation: str, done: bool) -> None:  # noqa: C9
             assert trees["box"] == {**TREE, "kept": "1"}
         else:
             assert trees["box"] == full
-        if "second" in names or (done and operation in {"create", "fork"}):
-            assert trees["second"] == (TREE if operation == "create" else full)
+        if "second" in names or (done and operation in SECOND):
+            assert trees["second"] == SECOND[operation]
         if "box" in names:
             points = {one.point: shown(store.site, one.layer) for one in store.container("box").checkpoints()}
             assert points.pop("one") == {**TREE, "kept": "1"}

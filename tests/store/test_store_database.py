@@ -8,9 +8,9 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from storetools import all_at_once, in_child
+from storetools import all_at_once, in_child, layout_of, whole
 
-from graphdrivers import errors
+from graphdrivers import Store, errors, open_store
 from graphdrivers.linux import filesystems
 from graphdrivers.store import database, room, schema
 from graphdrivers.store.database import FILE, Database
@@ -95,6 +95,26 @@ def test_an_older_ledger_is_brought_up_to_date_step_by_step(
     ledger = Database(str(tmp_path))
     assert ledger.read("SELECT * FROM most") == []
     ledger.close()
+
+
+def test_a_ledger_of_the_first_version(store: Store, tars: list[bytes], tmp_path: pathlib.Path) -> None:
+    """Its containers keep the init layers that they have; the image gets one for those to come."""
+    image = store.import_image(layout_of(tmp_path / "image", *tars), name="image")
+    box = store.create("image", name="old")
+    store.close()
+    raw = sqlite3.connect(store.site.database.path)
+    for statement in ("DROP INDEX images_of_init", "ALTER TABLE images DROP COLUMN init", "PRAGMA user_version=1"):
+        raw.execute(statement)
+    raw.close()
+    with open_store(store.root) as again:
+        whole(again)
+        assert again.container("old").base() == box.base()
+        assert again.create("image", name="new").base() != box.base()
+        for container in again.containers():
+            container.remove()
+        again.remove_image(image.image_id)
+        assert list(again.driver.layers()) == []
+        whole(again)
 
 
 @pytest.mark.parametrize("damage", ["no ledger at all" * 100, "zeros", "torn"])

@@ -36,6 +36,21 @@ def test_what_was_written_without_a_note_of_it(store: Store, tars: list[bytes], 
     whole(again)
 
 
+def test_an_init_layer_that_was_not_synced(store: Store, tars: list[bytes], tmp_path: pathlib.Path) -> None:
+    """With durability ``none`` a cut may take the layer and leave the row: the next container makes another."""
+    store.import_image(layout_of(tmp_path / "image", *tars), name="image")
+    box = store.create("image", name="box")
+    base = box.base()
+    box.remove()
+    store.driver.remove(base)
+    again = restarted(store)
+    fresh = again.create("image", name="box")
+
+    assert fresh.base() != base
+    assert shown(again.site, again.layer_of("image")).items() <= shown(again.site, fresh.record().layer).items()
+    whole(again)
+
+
 def test_the_folders_of_mounts(store: Store, tars: list[bytes], tmp_path: pathlib.Path) -> None:
     """Where a layer was mounted before the cut an empty folder is left: it goes; one in use stays."""
     store.import_image(layout_of(tmp_path / "image", *tars), name="image")

@@ -19,14 +19,11 @@ import contextlib
 import errno
 import os
 from collections.abc import Iterator, Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from graphdrivers.archive.attributes import Attributes
-from graphdrivers.archive.compare import compare
+from graphdrivers import archive
 from graphdrivers.archive.entries import Difference, Node
-from graphdrivers.archive.equality import Proof
 from graphdrivers.archive.plain import EmptyTree, PlainTree
-from graphdrivers.archive.replicate import Made, replicate
 from graphdrivers.archive.union import Union, UnionNode
 from graphdrivers.backends.aufs import phases
 from graphdrivers.backends.aufs.engine import Engine, Plan
@@ -36,6 +33,10 @@ from graphdrivers.kit import baseline, layerdirs
 from graphdrivers.kit.watch import Watch
 from graphdrivers.linux import durable
 from graphdrivers.model import Mount
+
+if TYPE_CHECKING:
+    from graphdrivers.archive.equality import Proof
+    from graphdrivers.archive.replicate import Made
 
 _BASELINE, _SHOWN, _FOLDED = "baseline", "shown", "folded"
 
@@ -82,7 +83,7 @@ class Copy(Engine):
             lower = stack.enter_context(self.lower(ancestors))
             root = stack.enter_context(layerdirs.directory(self.dirs.mnt(layer)))
             tree = stack.enter_context(PlainTree(root, recorded=self.forms.plain.records_owners))
-            yield from compare(lower, tree, unchanged=self._proof(layer))
+            yield from archive.compare.compare(lower, tree, unchanged=self._proof(layer))
 
     def to_rest(self, layer: str, ancestors: Sequence[str], phase: Phase) -> tuple[str, ...]:
         """Put user-made ``.wh.`` names aside, make a new ``diff`` of what changed, and drop the copy."""
@@ -145,7 +146,7 @@ class Copy(Engine):
                     raise
             self.dirs.mark(layer, _SHOWN)
 
-    def _copied(self, layers: Sequence[str], folder: str, note: Made | None = None) -> str:
+    def _copied(self, layers: Sequence[str], folder: str, note: "Made | None" = None) -> str:
         """Copy the merged tree of layers into a new directory of ``folder``; give its path."""
         tree = os.path.join(folder, "tree")
         layerdirs.make_private(tree)
@@ -153,11 +154,12 @@ class Copy(Engine):
             root = stack.enter_context(layerdirs.directory(tree))
             union = stack.enter_context(Union([self.branch(layer) for layer in layers]))
             top = stack.enter_context(union.root())
-            attributes = Attributes(self.forms.plain, self.capabilities)
-            replicate(compare(EmptyTree(), union), root, attributes, self.forms.plain, top=top.node, made=note)
+            attributes = archive.attributes.Attributes(self.forms.plain, self.capabilities)
+            everything = archive.compare.compare(EmptyTree(), union)
+            archive.replicate.replicate(everything, root, attributes, self.forms.plain, top=top.node, made=note)
         return tree
 
-    def _proof(self, layer: str) -> Proof:
+    def _proof(self, layer: str) -> "Proof":
         proven = baseline.read(self.dirs.path(layer, _BASELINE))
         return lambda _lower, upper: (upper.stat.st_ino, upper.stat.st_ctime_ns) in proven
 
@@ -168,10 +170,10 @@ class Copy(Engine):
             folded = os.path.join(staging.path, _FOLDED)
             layerdirs.make_private(folded)
             with layerdirs.directory(folded) as root, layerdirs.directory(self.dirs.mnt(layer)) as source:
-                attributes = Attributes(watch, self.capabilities)
+                attributes = archive.attributes.Attributes(watch, self.capabilities)
                 with PlainTree(source, recorded=self.forms.plain.records_owners) as tree, tree.root() as top:
                     differences = self.live_differences(layer, ancestors)
-                    replicate(differences, root, attributes, watch, top=top.node, source=source)
+                    archive.replicate.replicate(differences, root, attributes, watch, top=top.node, source=source)
                 self.dirs.sync(root)
             self.note_marks(layer, marked=bool(watch.deleted))
             if watch.escaped:

@@ -15,11 +15,9 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import BinaryIO, ClassVar
 
-from graphdrivers import errors, naivediff
-from graphdrivers.archive.apply import Target, apply
+from graphdrivers import archive, errors, naivediff
 from graphdrivers.archive.entries import Difference
 from graphdrivers.archive.plain import EmptyTree
-from graphdrivers.archive.produce import produce
 from graphdrivers.backends.aufs import support as trials
 from graphdrivers.backends.aufs.engine import Engine, Forms
 from graphdrivers.backends.aufs.home import DIFF, ESCAPES, MARKED, NAME, AufsDirs
@@ -121,14 +119,16 @@ class AufsDriver(Driver):
                 watch = Watch.over(self._engine.forms.rest, self._engine.undoes_escapes)
                 kept = quotas.kept(self.name, self._dirs.path(layer), self._dirs.diff(layer))
                 with kept, self._engine.lower(ancestors) as lower:
-                    target = Target(root, watch, None if isinstance(lower, EmptyTree) else lower, capabilities)
-                    applied = apply(tar, target, headers=headers, limits=limits, progress=progress)
+                    target = archive.apply.Target(
+                        root, watch, None if isinstance(lower, EmptyTree) else lower, capabilities
+                    )
+                    applied = archive.apply.apply(tar, target, headers=headers, limits=limits, progress=progress)
                 self._note(layer, escaped=bool(watch.escaped), deleted=bool(watch.deleted))
                 return applied
         self._dirs.mark(layer, ESCAPES)  # what the mount will escape cannot be seen
         with mounts.opened(self._writer(layer, ancestors).writable(layer, ancestors)) as merged:
-            target = Target(merged, self._engine.forms.plain, None, capabilities)
-            applied = apply(tar, target, headers=headers, limits=limits, progress=progress)
+            target = archive.apply.Target(merged, self._engine.forms.plain, None, capabilities)
+            applied = archive.apply.apply(tar, target, headers=headers, limits=limits, progress=progress)
         self._rest(layer)
         return applied
 
@@ -139,7 +139,7 @@ class AufsDriver(Driver):
     def diff(self, layer: str, *, profile: Profile = Profile.FULL, source_date_epoch: int | None = None) -> BinaryIO:
         """Read what the layer holds and what it covers; cost independent of the image but for a live copy."""
         found = self._differences(layer, self._dirs.read(layer).ancestors)
-        return produce(found, profile=profile, source_date_epoch=source_date_epoch)
+        return archive.produce.produce(found, profile=profile, source_date_epoch=source_date_epoch)
 
     def usage(self, layer: str) -> Usage:
         """Measure the layer's directory."""

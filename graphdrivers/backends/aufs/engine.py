@@ -8,8 +8,8 @@ from typing import ClassVar
 
 import attrs
 
+from graphdrivers import archive
 from graphdrivers.archive import owners
-from graphdrivers.archive.compare import compare_layer
 from graphdrivers.archive.entries import Difference
 from graphdrivers.archive.plain import EmptyTree
 from graphdrivers.archive.union import Branch, Union
@@ -137,7 +137,7 @@ class Engine(abc.ABC):
     def compared(self, own: Branch, ancestors: Sequence[str]) -> Iterator[Difference]:
         """Compare a branch with what the ancestors of its layer show; closes what it opened."""
         with self.lower(ancestors) as lower:
-            yield from compare_layer(own, lower)
+            yield from archive.compare.compare_layer(own, lower)
 
     def put_aside(self, layer: str, tree: str) -> tuple[str, ...]:
         """Move ``.wh.`` names out of a tree that somebody wrote to; see `reserved.put_aside`."""

@@ -217,7 +217,7 @@ def _use(root: str, home: str) -> bool:
     return stable
 
 
-def _incompatible(folder: str, reason: str) -> errors.IncompatibleFilesystem:
+def _incompatible(folder: str, reason: str) -> "errors.IncompatibleFilesystem":
     fs_type = filesystems.fs_type(folder)
     advice = "put --root on a local file system (ext4, xfs, btrfs, tmpfs), or use engine=copy"
     return errors.IncompatibleFilesystem(NAME, f"{fs_type}: {reason}", advice)
@@ -247,7 +247,7 @@ def _described(engine: type[Engine], settings: Settings, found: Capabilities) ->
 
 
 def _notes(
-    engine: type[Engine], refused: list[tuple[str, errors.DriverUnavailable]], can: Capabilities
+    engine: type[Engine], refused: "list[tuple[str, errors.DriverUnavailable]]", can: Capabilities
 ) -> tuple[str, ...]:
     notes = [f"engine {name} is not used: {error.reason}" for name, error in refused]
     if engine is Copy:

@@ -10,8 +10,7 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from typing import BinaryIO, ClassVar
 
-from graphdrivers import errors
-from graphdrivers.archive.apply import Target, apply
+from graphdrivers import archive, errors
 from graphdrivers.archive.whiteouts import PLAIN, Dialect
 from graphdrivers.backends.overlay import layout
 from graphdrivers.backends.overlay import options as choices
@@ -103,12 +102,12 @@ class OverlayDriver(UpperDriver):
             if again:
                 lowers = self._dirs.folders(ancestry) or [self._nothing()]
                 merged = stack.enter_context(mounts.opened(self._writable(layer, lowers, self._dirs.contents(layer))))
-                target = Target(merged, PLAIN, None, self.support.capabilities)
+                target = archive.apply.Target(merged, PLAIN, None, self.support.capabilities)
             else:
                 lower = stack.enter_context(self._union(ancestors)) if ancestors else None
-                target = Target(root, dialect, lower, self.support.capabilities)
+                target = archive.apply.Target(root, dialect, lower, self.support.capabilities)
             stack.enter_context(quotas.kept(self.name, self._dirs.path(layer), self._dirs.path(layer, layout.DIFF)))
-            applied = apply(tar, target, headers=headers, limits=limits, progress=progress)
+            applied = archive.apply.apply(tar, target, headers=headers, limits=limits, progress=progress)
         if dialect.escaped or again:
             self._dirs.mark(layer, _ESCAPES)
         return applied

@@ -110,7 +110,7 @@ def _refuse_without_xattrs(folder: str, found: Capabilities, settings: Settings)
         raise _incompatible(folder, f"it stores no {kind}.* xattrs, which opaque directories need")
 
 
-def _incompatible(folder: str, reason: str) -> errors.IncompatibleFilesystem:
+def _incompatible(folder: str, reason: str) -> "errors.IncompatibleFilesystem":
     fs_type = filesystems.fs_type(folder)
     advice = "put --root on a local file system (ext4, xfs, btrfs, tmpfs), or use driver vfs"
     return errors.IncompatibleFilesystem(NAME, f"{fs_type} below {os.path.dirname(folder)!r}: {reason}", advice)
@@ -153,7 +153,7 @@ def _try_stack(folder: str, settings: Settings) -> _Seen:
         raise explained(NAME, error, folder) from error
 
 
-def _without_whiteouts(folder: str) -> errors.DriverUnavailable:
+def _without_whiteouts(folder: str) -> "errors.DriverUnavailable":
     """Say why a character device 0:0 could not be made: the file system, the user, or the kernel forbids it."""
     if filesystems.fs_type(folder) in {"overlay", "aufs", "fuse"}:
         return _incompatible(folder, "it takes no whiteouts (character devices 0:0)")
@@ -199,7 +199,7 @@ def _use(merged: int, upper: str, dialect: Dialect, folder: str) -> _Seen:
     return _Seen(dialect.xattr("opaque") in os.listxattr(os.path.join(root, "marked")), stable)
 
 
-def explained(driver: str, error: OSError, folder: str) -> errors.DriverUnavailable:
+def explained(driver: str, error: OSError, folder: str) -> "errors.DriverUnavailable":
     """Turn the errno of a refused overlay mount into a reason and a fix."""
     if error.errno == errno.ENODEV:
         return errors.NotSupported(driver, "this kernel has no overlayfs", "load it: modprobe overlay")
