@@ -81,20 +81,19 @@ def _floor(plan: tuple[Mount, ...], own: str, target: str) -> dict[str, Contende
         mounts.attach(ready, target)
         mounts.detach(target)
 
-    encoded = os.fsencode(target)
+    encoded, libc = os.fsencode(target), ctypes.CDLL(None, use_errno=True)
     return {
-        BARE: lambda: fastest(_IN_A_ROW, lambda: clocked(bare, pairs, encoded)),
+        BARE: lambda: fastest(_IN_A_ROW, lambda: clocked(bare, libc, pairs, encoded)),
         READY: lambda: fastest(_IN_A_ROW, lambda: clocked(mount)),
     }
 
 
-def bare(options: Sequence[tuple[bytes, bytes | None]], target: bytes) -> None:
-    """Mount with the system calls alone, everything encoded beforehand, and unmount.
+def bare(libc: ctypes.CDLL, options: Sequence[tuple[bytes, bytes | None]], target: bytes) -> None:
+    """Mount with the system calls alone, everything encoded and looked up beforehand, and unmount.
 
     Raises:
         OSError: one of them failed.
     """
-    libc = _libc()
     call = libc.syscall
     context = call(_FSOPEN, b"overlay", 1)
     for key, value in options:
@@ -108,10 +107,6 @@ def bare(options: Sequence[tuple[bytes, bytes | None]], target: bytes) -> None:
     os.close(context)
     if libc.umount2(target, 8):
         raise OSError(ctypes.get_errno(), "umount2")
-
-
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
 
 
 def _ours(driver: Driver, target: str) -> Contender:

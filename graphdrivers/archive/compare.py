@@ -109,12 +109,13 @@ class _Frame:
 
     __slots__ = ("length", "lower", "pairs", "pending", "upper")
 
-    def __init__(self, length: int, lower: Directory | None, upper: Directory, pairs: list[Pair]) -> None:
+    def __init__(self, length: int, lower: Directory | None, upper: Directory) -> None:
         self.length = length
         """Of its path, with the slash behind it; kept instead of the path for the sake of very deep trees."""
         self.lower = lower
         self.upper = upper
-        self.pairs = iter(pairs)
+        self.pairs: Iterator[Pair] | None = None
+        """What is left to be given, once it was listed."""
         self.pending: tuple[Node, Node] | None = None
         """The directory itself, to be given before the first difference in it."""
 
@@ -128,38 +129,59 @@ class _Walk:
     """Goes through all pairs of two trees, deep ones without recursion."""
 
     def __init__(self, lister: Lister) -> None:
-        self.frames: list[_Frame] = []
-        self.pending: tuple[Node, Node] | None = None
-        """Set by the consumer, on a directory: what to keep for when something in it differs."""
+        self.kept = 0
+        """How many directories are kept; see `keep`."""
+        self._frames: list[_Frame] = []
+        self._entered = False
+        """The present pair is a directory, which is the last of the frames."""
         self._lister = lister
         self._path = bytearray()
-        self.prefix = b""
-        """Path of the present directory with the slash behind it; what an entry's name is appended to."""
+        self._prefix: bytes | None = None
+        """The path as bytes, once an entry needed it: in very deep trees it is long, and few do."""
+
+    def path(self, name: bytes) -> bytes:
+        """Return the path of the present pair, whose name is given."""
+        if self._prefix is None:
+            self._prefix = bytes(self._path)
+        return self._prefix[:-1] if self._entered else self._prefix + name
 
     def pairs(self, lower: Directory | None, upper: Directory) -> Iterator[Pair]:
-        """Give the pairs below two directories (which are closed at the end), directories before their content."""
+        """Give the pairs below two directories (which are closed at the end), directories before their content.
+
+        A directory was entered when it is given: open, it is compared at less expense.
+        """
         try:
             self._push(b"", lower, upper)
-            while self.frames:
-                frame = self.frames[-1]
+            while self._frames:
+                frame = self._frames[-1]
+                if frame.pairs is None:
+                    frame.pairs = iter(self._lister(frame.lower, frame.upper))
                 for pair in frame.pairs:
-                    yield pair
                     old, new = pair
                     if new is not None and stat.S_ISDIR(new.stat.st_mode):
                         self._enter(frame, old, new)
+                        self._entered = True
+                        yield pair
                         break
+                    self._entered = False
+                    yield pair
                 else:
                     self._pop()
         finally:
-            for frame in reversed(self.frames):
+            for frame in reversed(self._frames):
                 frame.close()
 
-    def take_pending(self) -> Iterator[Difference]:
-        """Give the directories above a difference that were not given yet, outermost first."""
-        first = len(self.frames)
-        while first and self.frames[first - 1].pending is not None:
-            first -= 1
-        for frame in self.frames[first:]:
+    def keep(self, old: Node, new: Node) -> None:
+        """Keep the present pair, a directory, for when something in it differs."""
+        self._frames[-1].pending = (new, old)
+        self.kept += 1
+
+    def take_kept(self) -> Iterator[Difference]:
+        """Give the directories above the present pair that were kept and not given yet, outermost first."""
+        last = len(self._frames) - self._entered
+        first = last - self.kept
+        self.kept = 0
+        for frame in self._frames[first:last]:
             if frame.pending is not None:
                 new, old = frame.pending
                 frame.pending = None
@@ -173,15 +195,15 @@ class _Walk:
 
     def _push(self, component: bytes, lower: Directory | None, upper: Directory) -> None:
         self._path += component
-        frame = _Frame(len(self._path), lower, upper, self._lister(lower, upper))
-        frame.pending, self.pending = self.pending, None
-        self.frames.append(frame)
-        self.prefix = bytes(self._path)
+        self._frames.append(_Frame(len(self._path), lower, upper))
+        self._prefix = None
 
     def _pop(self) -> None:
-        self.frames.pop().close()
-        del self._path[self.frames[-1].length if self.frames else 0 :]
-        self.prefix = bytes(self._path)
+        frame = self._frames.pop()
+        self.kept -= frame.pending is not None
+        frame.close()
+        del self._path[self._frames[-1].length if self._frames else 0 :]
+        self._prefix = None
 
 
 class _Comparison:
@@ -200,28 +222,25 @@ class _Comparison:
                 yield Difference(b"", _MODIFIED, upper.node, lower.node, listed=False)
             walk = _Walk(self._lister)
             for old, new in walk.pairs(lower, upper):
-                if old is None and new is not None:
-                    difference: Difference | None = Difference(walk.prefix + new.name, _ADDED, new, None)
-                else:
-                    difference = self._judge(walk, old, new)
+                difference = self._judge(walk, old, new)
                 if difference is None:
                     continue
-                if walk.frames[-1].pending is not None:
-                    yield from walk.take_pending()
+                if walk.kept:
+                    yield from walk.take_kept()
                 yield difference
 
     def _judge(self, walk: _Walk, old: Node | None, new: Node | None) -> Difference | None:
-        """Say how an entry that was there differs now; a directory that may yet hold differences becomes pending."""
-        if old is None:
-            return None
+        """Say how the two sides differ now; a directory that may yet hold differences is kept."""
         if new is None:
-            return Difference(walk.prefix + old.name, _DELETED, None, old)
+            return None if old is None else Difference(walk.path(old.name), _DELETED, None, old)
+        if old is None:
+            return Difference(walk.path(new.name), _ADDED, new, None)
         if not same(old, new, self._unchanged):
-            return Difference(walk.prefix + new.name, _MODIFIED, new, old)
+            return Difference(walk.path(new.name), _MODIFIED, new, old)
         if stat.S_ISDIR(new.stat.st_mode):
-            walk.pending = (new, old)
+            walk.keep(old, new)
         elif new.stat.st_nlink > 1 and not same_file(old, new) and self._has_changed_names(new):
-            return Difference(walk.prefix + new.name, _MODIFIED, new, old, listed=False)
+            return Difference(walk.path(new.name), _MODIFIED, new, old, listed=False)
         return None
 
     def _has_changed_names(self, node: Node) -> bool:

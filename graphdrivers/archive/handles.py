@@ -139,6 +139,10 @@ class Handle:
         return handle.number, path
 
     def _open(self) -> None:
+        if self.parent is not None and self.parent.number >= 0:
+            self.adopt(os.open(self.name, _FLAGS, dir_fd=self.parent.number))
+            self.handles.add(self)
+            return
         chain: list[Handle] = []
         handle = self
         while handle.number < 0 and handle.parent is not None:

@@ -22,13 +22,17 @@ _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 class PlainNode:
     """One entry of a real directory (`graphdrivers.archive.entries.Node`)."""
 
-    __slots__ = ("_parent", "bare", "name", "stat")
+    __slots__ = ("_parent", "bare", "inside", "listed", "name", "stat")
 
     def __init__(self, name: bytes, status: os.stat_result, parent: Handle) -> None:
         """Describe ``name`` in ``parent``; the empty name is the directory ``parent`` itself."""
         self.name = name
         self.stat = status
         self._parent = parent
+        self.inside: Handle | None = None
+        """The directory that it is, once it was entered: asking an open one takes a fraction of asking by name."""
+        self.listed: list[str] | None = None
+        """Names of its xattrs, where they were listed already."""
         self.bare = False
         """Known to have no xattrs: found out by `open`, at a quarter of the price of asking by name."""
 
@@ -36,10 +40,15 @@ class PlainNode:
         """Return all xattrs, as stored."""
         if self.bare:
             return {}
-        return xattrs.read_all(self.where())
+        return xattrs.read_all(self.where(), None, self.listed)
 
-    def where(self) -> bytes:
-        """Give a path for calls that know no ``dir_fd``; it holds until another directory of the tree is used."""
+    def where(self) -> int | bytes:
+        """Give a descriptor, or a path for calls that know no ``dir_fd``.
+
+        It holds until another directory of the tree is used.
+        """
+        if self.inside is not None:
+            return self.inside.fd()
         return xattrs.at(self._parent.fd(), self.name or b".")
 
     def readlink(self) -> bytes:
@@ -50,7 +59,8 @@ class PlainNode:
         """Open a regular file for reading; the caller closes the descriptor."""
         fd = os.open(self.name, _FLAGS, dir_fd=self._parent.fd())
         try:
-            self.bare = not os.listxattr(fd)
+            self.listed = os.listxattr(fd)
+            self.bare = not self.listed
         except OSError as error:
             self.bare = error.errno == errno.ENOTSUP
         return fd
@@ -114,7 +124,10 @@ class PlainDirectory:
 
     def enter(self, node: Node) -> Directory:
         """Open an entry that is a directory; refuses a symbolic link put in its place meanwhile."""
-        return PlainDirectory(node, self._handle.child(node.name), self._kind)
+        inside = self._handle.child(node.name)
+        if isinstance(node, PlainNode):
+            node.inside = inside
+        return PlainDirectory(node, inside, self._kind)
 
     def close(self) -> None:
         """Release the descriptor. Idempotent."""

@@ -31,13 +31,15 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 class Layer:
     """One directory of one layer, as part of a merged directory."""
 
-    __slots__ = ("dialect", "handle", "index")
+    __slots__ = ("dialect", "handle", "index", "names")
 
     def __init__(self, index: int, handle: Handle, dialect: Dialect) -> None:
         """Say that ``handle`` is a directory of branch number ``index``, counted from the top."""
         self.index = index
         self.handle = handle
         self.dialect = dialect
+        self.names: list[str] | None = None
+        """Names of this directory's xattrs, once they were listed."""
 
     def is_whiteout(self, name: bytes, status: os.stat_result) -> bool:
         """Say whether an entry of this directory is a whiteout: a device, or an empty file with the xattr for it.
@@ -45,11 +47,12 @@ class Layer:
         Containers nested in overlay mounts write the latter, from Linux 6.7 on.
         """
         dialect = self.dialect
-        if not dialect.devices:
+        kind = stat.S_IFMT(status.st_mode)
+        if kind == stat.S_IFDIR or not dialect.devices:
             return False
-        if status.st_size or not stat.S_ISREG(status.st_mode):
-            return dialect.is_whiteout(status)
-        return self.mark(name, "whiteout") is not None
+        if kind == stat.S_IFREG:
+            return not status.st_size and self.mark(name, "whiteout") is not None
+        return dialect.is_whiteout(status)
 
     def hides(self, name: bytes) -> bool:
         """Say whether a ``.wh.`` marker in this directory deletes ``name`` from the layers below."""
@@ -73,7 +76,7 @@ class Layer:
         if not self.dialect.devices:
             return False, None
         fd = self.handle.fd()
-        names = _list_xattrs(fd)
+        names = self.names = _list_xattrs(fd)
         opaque, redirect = self.dialect.xattr("opaque"), self.dialect.xattr("redirect")
         if opaque in names and read_mark(fd, opaque) == b"y":
             return True, None

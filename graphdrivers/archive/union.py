@@ -11,6 +11,8 @@ import errno
 import os
 import stat
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from operator import itemgetter
 from typing import Self
 
 import attrs
@@ -24,6 +26,8 @@ from graphdrivers.archive.whiteouts import PREFIX, Dialect
 from graphdrivers.linux import xattrs
 
 _FORMAT = stat.S_IFMT(0o777777)
+_first = itemgetter(0)
+
 _REMEMBERED = 512
 """Merged directories that a union keeps for `Union.directory`."""
 
@@ -146,7 +150,12 @@ class UnionNode(PlainNode):
         self, name: bytes, status: os.stat_result, layer: Layer, directory: "UnionDirectory | None", /
     ) -> None:
         """Describe ``name`` as ``layer`` of the merged ``directory`` has it."""
-        super().__init__(name, status, layer.handle)
+        self.name = name  # what the class above does, at half the price: there is one for each entry that is read
+        self.stat = status
+        self._parent = layer.handle
+        self.bare = False
+        self.inside = None
+        self.listed = None
         self.layer = layer
         self.directory = directory
 
@@ -155,7 +164,10 @@ class UnionNode(PlainNode):
         if self.bare:
             return {}
         dialect = self.layer.dialect
-        return dialect.visible(xattrs.read_all(self.where(), dialect.is_private))
+        if self.listed is not None and all(map(dialect.is_private, self.listed)):
+            return {}
+        found = xattrs.read_all(self.where(), dialect.is_private, self.listed)
+        return dialect.visible(found) if found else found
 
     def open(self) -> int:
         """Open a regular file for reading, wherever its content is; the caller closes the descriptor.
@@ -165,8 +177,11 @@ class UnionNode(PlainNode):
         """
         fd = super().open()
         dialect = self.layer.dialect
+        if self.bare or not dialect.devices:
+            return fd
+        mark = dialect.xattr("metacopy")
         try:
-            if self.bare or not dialect.devices or read_mark(fd, dialect.xattr("metacopy")) is None:
+            if (self.listed is not None and mark not in self.listed) or read_mark(fd, mark) is None:
                 return fd
         except OSError:
             os.close(fd)
@@ -236,12 +251,13 @@ class UnionDirectory:
 
     def own(self) -> list[tuple[bytes, Node | None]]:
         """Return what the own branches say here, sorted by name: entries, and None for deleted names."""
-        return sorted(self._said(self._own), key=_first)
+        return sorted(self._said(self._own), key=_first)  # at most one of each name: no nodes are compared
 
     def lookup(self, name: bytes) -> Node | None:
         """Return one visible entry without scanning."""
-        for layer in self.stack():
-            status = None if layer.dialect.is_marker(name) else layer.handle.lstat(name)
+        for layer in self.known if self.unknown is None else self.stack():
+            marker = layer.dialect.marker_names and name.startswith(PREFIX)
+            status = None if marker else layer.handle.lstat(name)
             if status is not None:
                 if layer.is_whiteout(name, status):
                     return None
@@ -259,14 +275,25 @@ class UnionDirectory:
         """
         if not isinstance(node, UnionNode):
             raise TypeError(f"{node!r} is no node of a union")
-        search = Search(self._union.roots(), node.name)
-        own = [search.enter(node.layer)]
-        count = self._union.own
-        if node.layer.index < count - 1:
-            own += _directories(search.rest(self._own, node.layer.index, count))
-        in_place = self.in_place and node.layer.index < count and not search.stopped and search.name == node.name
+        roots, count, index = self._union.roots(), self._union.own, node.layer.index
+        if index == roots[-1].index:  # nothing is below, so its marks mean nothing
+            top = Layer(index, node.layer.handle.later(node.name), node.layer.dialect)
+            node.inside = top.handle
+            inner = UnionDirectory(self._union, node, [top], in_place=self.in_place and index < count)
+            inner.known = [top]
+            return inner
+        search = Search(roots, node.name)
+        top = search.enter(node.layer)
+        node.inside, node.listed = top.handle, top.names
+        own = [top]
+        if index < count - 1:
+            own += _directories(search.rest(self._own, index, count))
+        in_place = self.in_place and index < count and not search.stopped and search.name == node.name
         inner = UnionDirectory(self._union, node, own, in_place=in_place)
-        inner.unknown = (search, self)
+        if search.stopped:
+            inner.known = own
+        else:
+            inner.unknown = (search, self)
         return inner
 
     def close(self) -> None:
@@ -282,17 +309,17 @@ class UnionDirectory:
 
     def _said(self, stack: Sequence[Layer]) -> list[tuple[bytes, Node | None]]:
         """Return what the topmost of several layers that says something about a name says."""
-        decided: set[bytes] = set()
         if len(stack) == 1:
-            return self._entries(stack[0], decided)
+            return self._entries(stack[0], frozenset())
         said: list[tuple[bytes, Node | None]] = []
+        decided: set[bytes] = set()
         for layer in stack:
             found = self._entries(layer, decided)
             decided.update(name for name, _ in found)
             said += found
         return said
 
-    def _entries(self, layer: Layer, decided: set[bytes]) -> list[tuple[bytes, Node | None]]:
+    def _entries(self, layer: Layer, decided: AbstractSet[bytes]) -> list[tuple[bytes, Node | None]]:
         """Return what one layer says about names that no layer above it has ``decided``."""
         found: list[tuple[bytes, Node | None]] = []
         markers = []
@@ -322,10 +349,6 @@ def _shown(layer: Layer, name: bytes, status: os.stat_result) -> os.stat_result:
 
 def _directories(hits: Sequence[Hit]) -> list[Layer]:
     return [hit.directory for hit in hits if hit.directory is not None]
-
-
-def _first(found: tuple[bytes, Node | None]) -> bytes:
-    return found[0]
 
 
 def _subdirectory(directory: UnionDirectory | None, name: bytes) -> UnionDirectory | None:

@@ -7,7 +7,7 @@ Layout::
         layer.json              its parent and all ancestors, nearest first
         sealed                  there when the layer is sealed
         limit                   how many bytes it may take, if that is limited: see ``quotas``
-        touched                 there when a writable mount was planned since the last settle
+        touched                 there when a writable mount was planned since the layer was last brought to rest
         ...                     the driver's own files
     HOME/tmp/                   what is being made or deleted
 
@@ -38,7 +38,19 @@ from graphdrivers.model import LayerRecord, validate_layer_name
 VERSION = 1
 """Version of the layout, in both kinds of file."""
 
+SEALED, TOUCHED = "sealed", "touched"
+"""Names of marks in a layer's folder."""
+
+KERNELS = "work"
+"""Name of the directory that overlayfs makes anew in a work directory; it stays, empty, after the unmount.
+
+Source: kernel, fs/overlayfs/super.c (``ovl_workdir_create``).
+"""
+
 _LABEL_MAX = 255
+
+_PIECE = 1 << 14
+"""Bytes read at a time."""
 
 _TRIES = 10
 """How often a name may go and come back while it is read, before its folder is taken to lack ``layer.json``."""
@@ -126,14 +138,20 @@ class LayerDirs:
             StoreCorrupt, StoreVersion: its ``layer.json`` cannot be understood.
         """
         try:
-            with open(self.path(layer, "layer.json"), "rb") as file:
-                text = file.read()
+            text = _content(self.path(layer, "layer.json"))
         except FileNotFoundError:
             raise errors.LayerNotFound(layer) from None
         ancestors = _parsed(self.home, f"layer.json of {layer!r}", text).get("ancestors")
         if not isinstance(ancestors, list):
             raise errors.StoreCorrupt(self.home, f"layer.json of {layer!r} lacks the ancestors")
-        return LayerFile(tuple(validate_layer_name(name) for name in ancestors))
+        return LayerFile(tuple([validate_layer_name(name) for name in ancestors]))
+
+    def folders(self, ancestry: LayerFile) -> list[str]:
+        """Give the folders of a layer's ancestors, nearest first; the names were checked when they were read."""
+        if ancestry.parent is None:
+            return []
+        beside = self.path(ancestry.parent).removesuffix(ancestry.parent)
+        return [beside + name for name in ancestry.ancestors]
 
     def exists(self, layer: str) -> bool:
         """Say whether the name is taken."""
@@ -141,7 +159,18 @@ class LayerDirs:
 
     def is_sealed(self, layer: str) -> bool:
         """Say whether a layer that exists is sealed."""
-        return os.path.lexists(self.path(layer, "sealed"))
+        return os.path.lexists(self.path(layer, SEALED))
+
+    def contents(self, layer: str) -> frozenset[str]:
+        """Give the names in a layer's folder: one look, for who wants to know about several marks.
+
+        Raises:
+            LayerNotFound: there is no such layer.
+        """
+        try:
+            return frozenset(os.listdir(self.path(layer)))
+        except FileNotFoundError:
+            raise errors.LayerNotFound(layer) from None
 
     def writable(self, layer: str) -> LayerFile:
         """Read a layer's ancestry, refusing a sealed one.
@@ -203,20 +232,20 @@ class LayerDirs:
 
     def seal(self, layer: str) -> None:
         """Put the mark that makes a layer immutable. Atomic, idempotent."""
-        self.mark(layer, "sealed")
+        self.mark(layer, SEALED)
 
     def touch(self, layer: str) -> None:
         """Remember that a layer may be written to outside of our sight."""
-        self.mark(layer, "touched")
+        self.mark(layer, TOUCHED)
 
     def is_touched(self, layer: str) -> bool:
         """Say whether a layer may have been written to since `rest`."""
-        return os.path.lexists(self.path(layer, "touched"))
+        return os.path.lexists(self.path(layer, TOUCHED))
 
     def rest(self, layer: str) -> None:
         """Forget `touch`."""
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.path(layer, "touched"))
+            os.unlink(self.path(layer, TOUCHED))
 
     def records(self) -> Iterator[LayerRecord]:
         """Give every layer, children before their parents.
@@ -330,6 +359,15 @@ def delete(folder: str, name: str) -> None:
         trees.remove_tree(parent, os.fsencode(name))
 
 
+def delete_work(folder: str, name: str) -> None:
+    """Delete overlay's work directory: what an unmount leaves of it with two calls, anything else as `delete` does."""
+    try:
+        os.rmdir(f"{folder}/{name}/{KERNELS}")
+        os.rmdir(f"{folder}/{name}")
+    except OSError:
+        delete(folder, name)
+
+
 @contextlib.contextmanager
 def directory(path: str) -> Iterator[int]:
     """Open a directory for the time of a block."""
@@ -350,6 +388,19 @@ def make_private(folder: str) -> None:
         if name.startswith("system.posix_acl"):
             os.removexattr(folder, name)
     os.chmod(folder, 0o700)
+
+
+def _content(path: str) -> bytes:
+    """Read a file of ours in as few calls as can be: every verb reads one."""
+    opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        text = piece = os.read(opened, _PIECE)
+        while len(piece) == _PIECE:  # less is the end of a file on disk
+            piece = os.read(opened, _PIECE)
+            text += piece
+        return text
+    finally:
+        os.close(opened)
 
 
 def _parsed(home: str, what: str, text: bytes) -> dict[str, object]:

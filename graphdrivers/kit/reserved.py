@@ -15,6 +15,17 @@ from graphdrivers.linux import trees
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
+def is_any_in(tree: str) -> bool:
+    """Say whether there is such an entry in a tree. Nothing is changed: the tree may be mounted."""
+    if not os.listdir(tree):  # what many mounts leave
+        return False
+    root = os.open(tree, _DIRECTORY)
+    try:
+        return any(True for _ in found(root))
+    finally:
+        os.close(root)
+
+
 def put_aside(tree: str, shelf: str) -> tuple[str, ...]:
     """Move every such entry of ``tree`` to ``shelf/NUMBER/``, which is on the same file system.
 

@@ -10,7 +10,7 @@ import os
 import struct
 
 from graphdrivers.errors import SyscallError
-from graphdrivers.linux.libc import AT_EMPTY_PATH, c_string, check, failure, function, system_call
+from graphdrivers.linux.libc import AT_EMPTY_PATH, c_string, check, failure, function, system_call, system_call_of_ints
 
 FSOPEN_CLOEXEC = 0x1
 FSMOUNT_CLOEXEC = 0x1
@@ -44,7 +44,7 @@ FSCONFIG_STRING_MAX = 255
 _NR_OPEN_TREE, _NR_MOVE_MOUNT, _NR_FSOPEN, _NR_FSCONFIG, _NR_FSMOUNT, _NR_MOUNT_SETATTR = 428, 429, 430, 431, 432, 442
 
 _fsopen = system_call(ctypes.c_char_p, ctypes.c_uint)
-_fsconfig = system_call(ctypes.c_int, ctypes.c_uint, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_int)
+_fsconfig = system_call_of_ints()
 _fsmount = system_call(ctypes.c_int, ctypes.c_uint, ctypes.c_uint)
 _open_tree = system_call(ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
 _move_mount = system_call(ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)

@@ -122,7 +122,7 @@ def _attach_by_descriptor(plan: Sequence[Mount], target: str) -> None:
                 descriptors.append(place)
             mount_fd = _detached(mount, 0)
             descriptors.append(mount_fd)
-            mountapi.move_mount(mount_fd, place, what=os.path.join(target, mount.target))
+            mountapi.move_mount(mount_fd, place, what=f"{target}/{mount.target}" if mount.target else target)
             attached.append(mount_fd)
             root = root if mount.target else mount_fd
     except BaseException:
@@ -202,12 +202,10 @@ def _detached_new(mount: Mount, settings: Sequence[tuple[str, str | None]], attr
     try:
         if mount.source:
             mountapi.fsconfig_set_string(context, "source", c_string(mount.source))
-        for key, value in settings:
+        for (key, value), encoded in zip(settings, _encoded(settings), strict=True):
             if value is None:
                 mountapi.fsconfig_set_flag(context, key)
-                continue
-            encoded = c_string(value)
-            if (len(encoded) > mountapi.FSCONFIG_STRING_MAX or b"\\" in encoded) and key in _LAYERS:
+            elif key in _LAYERS and (len(encoded) > mountapi.FSCONFIG_STRING_MAX or b"\\" in encoded):
                 _set_layer_fd(context, key, encoded)
             else:
                 mountapi.fsconfig_set_string(context, key, encoded)
@@ -219,6 +217,20 @@ def _detached_new(mount: Mount, settings: Sequence[tuple[str, str | None]], attr
         return mountapi.fsmount(context, attributes)
     finally:
         os.close(context)
+
+
+def _encoded(settings: Sequence[tuple[str, str | None]]) -> list[bytes]:
+    """Encode the values of options; empty for those without one. All at once: there are up to 500 layers.
+
+    Raises:
+        ValueError: one contains a NUL byte.
+    """
+    if not settings:
+        return []
+    found = os.fsencode("\0".join([value or "" for _, value in settings])).split(b"\0")
+    if len(found) != len(settings):
+        raise ValueError("embedded null byte")
+    return found
 
 
 def _set_layer_fd(context: int, key: str, value: bytes) -> None:

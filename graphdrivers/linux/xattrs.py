@@ -10,23 +10,27 @@ def at(dir_fd: int, name: bytes) -> bytes:
     return b"/proc/self/fd/%d/%s" % (dir_fd, name)
 
 
-def read_all(target: int | bytes, leave_out: Callable[[str], bool] | None = None) -> dict[str, bytes]:
+def read_all(
+    target: int | bytes, leave_out: Callable[[str], bool] | None = None, names: list[str] | None = None
+) -> dict[str, bytes]:
     """Read every attribute that the caller may see.
 
     Args:
         target: an open file, or a path whose last component is not followed.
         leave_out: says of a name whether nobody asks for its value.
+        names: what the target has, where that is known.
 
     Returns:
         Empty where the file system has no attributes.
     """
     follow = isinstance(target, int)
-    try:
-        names = os.listxattr(target, follow_symlinks=follow)
-    except OSError as error:
-        if error.errno == errno.ENOTSUP:
-            return {}
-        raise
+    if names is None:
+        try:
+            names = os.listxattr(target, follow_symlinks=follow)
+        except OSError as error:
+            if error.errno == errno.ENOTSUP:
+                return {}
+            raise
     if names and leave_out is not None:
         names = [name for name in names if not leave_out(name)]
     return _values(target, names, follow=follow) if names else {}

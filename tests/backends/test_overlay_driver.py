@@ -169,6 +169,44 @@ def test_settling_cleans_the_work_directory(driver: OverlayDriver, tmp_path: pat
         assert sorted(os.listdir(root)) == ["dir", "file"]
 
 
+def test_the_work_directory_stays_for_the_next_mount(driver: OverlayDriver, tmp_path: pathlib.Path) -> None:
+    """Settling leaves what an unmount left, empty; sealing takes it away."""
+    driver.create("layer", "base")
+    folder = tmp_path / "home/layers/layer"
+    for number in range(2):
+        with mounts.opened(driver.mounts("layer")) as root:
+            os.mkdir(f"made-{number}", dir_fd=root)
+        driver.settle("layer")
+
+        assert sorted(os.listdir(folder)) == ["diff", "layer.json", "touched", "work"]
+        assert os.listdir(folder / "work/work") == []
+    driver.seal("layer")
+
+    assert sorted(os.listdir(folder)) == ["diff", "layer.json", "sealed"]
+
+
+def test_settling_leaves_a_mounted_layer_alone(driver: OverlayDriver, tmp_path: pathlib.Path) -> None:
+    """Reserved names and what is in the work directory stay while a mount may use them, and go after it."""
+    driver.create("layer", "base")
+    place = tmp_path / "place"
+    place.mkdir()
+    folder = tmp_path / "home/layers/layer"
+    mounts.attach(driver.mounts("layer"), str(place))
+    try:
+        (place / ".wh.mine").touch()
+        (folder / "work/work/#1").touch()
+        driver.settle("layer")
+        during = os.listdir(place), os.listdir(folder / "work/work")
+    finally:
+        mounts.detach(str(place))
+
+    assert ".wh.mine" in during[0]
+    assert during[1] == ["#1"]
+    with pytest.raises(errors.ReservedNameError):
+        driver.settle("layer")
+    assert sorted(os.listdir(folder)) == ["diff", "layer.json", "reserved"]
+
+
 def test_an_untouched_layer_is_not_searched(driver: OverlayDriver, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sealing what was only unpacked looks at none of its files."""
     driver.create("layer", "base")

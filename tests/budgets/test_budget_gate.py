@@ -33,9 +33,9 @@ class Worse:
 WORSE = {
     "a stat for each file": Worse(
         "archive/apply.py",
-        "            os.utime(fd, ns=(entry.mtime, entry.mtime))\n        finally:",
-        "            os.utime(fd, ns=(entry.mtime, entry.mtime))\n            os.stat(fd)\n        finally:",
-        "            os.stat(fd)",
+        "                    os.utime(fd, (mtime, mtime))\n",
+        "                    os.utime(fd, (mtime, mtime))\n                    os.stat(fd)\n",
+        "                    os.stat(fd)",
         "apply",
         "each more file: stat: 0 -> 1",
     ),

@@ -123,6 +123,15 @@ def test_bind_has_no_other_options(target: str, tmp_path: pathlib.Path) -> None:
         mounts.attach((bind(tmp_path, options=(("size", "1"),)),), target)
 
 
+def test_no_value_is_cut_at_a_null_byte(target: str, tmp_path: pathlib.Path) -> None:
+    """A directory's name with a NUL byte in it is refused, and nothing is mounted."""
+    lower = str(tmp_path)
+    with pytest.raises(ValueError, match="null byte"):
+        mounts.attach([Mount("overlay", "label", (("lowerdir+", lower), ("lowerdir+", f"{lower}\0cut")))], target)
+    with pytest.raises(OSError, match="Invalid argument"):
+        mounts.detach(target)
+
+
 def test_other_file_systems(target: str) -> None:
     """Any type of the kernel can be in a plan, its options passed on."""
     mounts.attach((Mount("tmpfs", "label", (("size", "64k"), ("mode", "0711"))),), target)

@@ -84,7 +84,12 @@ class OverlayShadow(Engine):
             return aside
         quotas.release(self.dirs.path(layer))  # a full layer has to come to rest too
         if phase.step == "live":
-            layerdirs.delete(self.dirs.path(layer), _WORK)
+            layerdirs.delete_work(self.dirs.path(layer), _WORK)
+            if not os.listdir(diff):  # in every form at once
+                translate.strip_root(diff, self.forms.overlay)
+                self.note_marks(layer, marked=False)
+                self.dirs.come_to_rest(layer)
+                return aside
             aside = self.put_aside(layer, diff)
         marks = phase.step == "moving" or translate.has_marks(diff, self.forms.overlay)
         if marks:

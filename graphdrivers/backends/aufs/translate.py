@@ -56,6 +56,14 @@ def to_rest(diff: str, lower: Lower, overlay: Dialect, rest: Dialect) -> bool:
     return marked
 
 
+def strip_root(diff: str, overlay: Dialect) -> None:
+    """Do what `to_rest` does, for a layer that holds nothing."""
+    with layerdirs.directory(diff) as root:
+        for mark in os.listxattr(root):
+            if overlay.is_private(mark):
+                os.removexattr(root, mark)
+
+
 def _directory_to_rest(walk: "_Walk", entries: list[tuple[bytes, os.stat_result]], lower: Lower, rest: Dialect) -> bool:
     """Translate one directory; say whether it holds markers now.
 

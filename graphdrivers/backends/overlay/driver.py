@@ -7,7 +7,7 @@ user namespace with ``user.overlay.*`` marks (Linux 5.11).
 
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import BinaryIO, ClassVar
 
 from graphdrivers import archive, errors
@@ -70,13 +70,17 @@ class OverlayDriver(UpperDriver):
 
     def mounts(self, layer: str, *, view: bool = False) -> tuple[Mount, ...]:
         """Plan an overlay mount, or for a base layer a bind mount of its one directory."""
-        ancestry = self._dirs.read(layer) if view else self._dirs.writable(layer)
-        lowers = [self._dirs.path(ancestor) for ancestor in ancestry.ancestors]
-        if not lowers and self._needs_overlay(layer):
+        ancestry = self._dirs.read(layer)
+        present = self._dirs.contents(layer)
+        if not view and layerdirs.SEALED in present:
+            raise errors.LayerSealed(layer)
+        lowers = self._dirs.folders(ancestry)
+        # Against a privileged process some file systems hold a limit in an overlay only.
+        if not lowers and (_ESCAPES in present or quotas.LIMIT in present):
             lowers = [self._nothing()]
         if view:
             return layout.view(self._dirs.path(layer), lowers, self._settings)
-        return self._writable(layer, lowers)
+        return self._writable(layer, lowers, present)
 
     def apply(
         self,
@@ -88,15 +92,16 @@ class OverlayDriver(UpperDriver):
         progress: Progress | None = None,
     ) -> Applied:
         """Unpack into the upper directory with whiteouts; what already has content is written through its mount."""
-        ancestors = self._dirs.writable(layer).ancestors
+        ancestry = self._dirs.writable(layer)
+        ancestors = ancestry.ancestors
         self._refuse_mounted(layer)
         with contextlib.ExitStack() as stack:
             root = stack.enter_context(layerdirs.directory(self._dirs.path(layer, layout.DIFF)))
             dialect = Watch.over(self._dialect, self._undoes_escapes)
             again = bool(os.listdir(root))
             if again:
-                lowers = [self._dirs.path(ancestor) for ancestor in ancestors] or [self._nothing()]
-                merged = stack.enter_context(mounts.opened(self._writable(layer, lowers)))
+                lowers = self._dirs.folders(ancestry) or [self._nothing()]
+                merged = stack.enter_context(mounts.opened(self._writable(layer, lowers, self._dirs.contents(layer))))
                 target = archive.apply.Target(merged, PLAIN, None, self.support.capabilities)
             else:
                 lower = stack.enter_context(self._union(ancestors)) if ancestors else None
@@ -110,45 +115,56 @@ class OverlayDriver(UpperDriver):
     def settle(self, layer: str | None = None) -> None:
         """Delete leftovers; put names reserved for whiteouts aside.
 
+        A layer that holds neither is left as it is, with its empty ``work``: so whether it is mounted, which costs
+        a look at every mount of the machine, need not be known.
+
         Raises:
             ReservedNameError: some were found in this layer; they are out of it now.
         """
         if layer is None:
             self._dirs.sweep()
-            return
-        self._dirs.read(layer)
-        if not self._dirs.is_sealed(layer) and not self._dirs.mounted_at(layer, layout.DIFF):
+        elif not self._dirs.is_touched(layer):
+            self._dirs.read(layer)
+        elif self._needs_rest(layer) and not self._is_used(layer):
             self._rest(layer)
 
     def _rest(self, layer: str) -> None:
-        """Clean up after mounts of a layer that is not mounted now."""
-        if not self._dirs.is_touched(layer):
-            return
-        layerdirs.delete(self._dirs.path(layer), layout.WORK)
-        aside = reserved.put_aside(self._dirs.path(layer, layout.DIFF), self._dirs.path(layer, "reserved"))
-        self._dirs.rest(layer)
-        if aside:
-            raise errors.ReservedNameError(layer, aside)
+        """Clean up after mounts of a layer that is not mounted now, and will not be mounted writable any more."""
+        if self._dirs.is_touched(layer):
+            layerdirs.delete_work(self._dirs.path(layer), layout.WORK)
+            aside = reserved.put_aside(self._dirs.path(layer, layout.DIFF), self._dirs.path(layer, "reserved"))
+            self._dirs.rest(layer)
+            if aside:
+                raise errors.ReservedNameError(layer, aside)
 
-    def _writable(self, layer: str, lowers: Sequence[str]) -> tuple[Mount, ...]:
+    def _is_used(self, layer: str) -> bool:
+        return self._dirs.is_sealed(layer) or bool(self._dirs.mounted_at(layer, layout.DIFF))
+
+    def _needs_rest(self, layer: str) -> bool:
+        """Look for what must not stay after a mount: a file whose copying up was cut, a reserved name."""
         folder = self._dirs.path(layer)
-        trees = [os.path.join(folder, name) for name in ((layout.DIFF, layout.WORK) if lowers else (layout.DIFF,))]
-        self._dirs.touch(layer)
-        if lowers:
+        with contextlib.suppress(FileNotFoundError):  # not mounted yet, or a layer that needs no overlay
+            if os.listdir(f"{folder}/{layout.WORK}/{layerdirs.KERNELS}"):
+                return True
+        return reserved.is_any_in(f"{folder}/{layout.DIFF}")
+
+    def _writable(self, layer: str, lowers: Sequence[str], present: Collection[str]) -> tuple[Mount, ...]:
+        """Make ready what is not ``present`` in the layer's folder since an earlier mount, and plan."""
+        folder = self._dirs.path(layer)
+        trees = [f"{folder}/{name}" for name in ((layout.DIFF, layout.WORK) if lowers else (layout.DIFF,))]
+        if layerdirs.TOUCHED not in present:
+            self._dirs.touch(layer)
+        if lowers and layout.WORK not in present:
             layerdirs.make_private(trees[-1])
-        quotas.keep(self.name, folder, *trees, room=bool(lowers))
-        return layout.writable(self._dirs.path(layer), lowers, self._settings)
+        if quotas.LIMIT in present:
+            quotas.keep(self.name, folder, *trees, room=bool(lowers))
+        return layout.writable(folder, lowers, self._settings)
 
     def _dialect_of(self, layer: str) -> Dialect:  # noqa: ARG002 - one for all layers
         return self._dialect
 
     def _limits_refused(self) -> quotas.Refusal | None:
         return trials.limits_refused(self.home, self._settings)
-
-    def _needs_overlay(self, layer: str) -> bool:
-        """Say whether a base layer's directory cannot be used as it stands."""
-        # Against a privileged process some file systems hold a limit in an overlay only.
-        return os.path.lexists(self._dirs.path(layer, _ESCAPES)) or quotas.is_limited(self._dirs.path(layer))
 
     def _undoes_escapes(self) -> bool:
         return trials.undoes_escapes(self.home, self._settings)

@@ -1,14 +1,14 @@
 """Mount plans of the overlay driver: which directories of which layers, in which order.
 
 A layer's folder holds ``diff`` (its own content, the upper directory while it
-is writable) and, while it is mounted, ``work`` (the kernel's scratch space). In
+is writable) and, from its first mount until it is sealed, ``work`` (the kernel's
+scratch space, which each mount clears). In
 a base layer's folder an empty file ``escapes`` says that it may hold xattrs
 that only an overlay mount shows right: it is mounted over ``HOME/nothing``.
 
 These are pure functions of paths; nothing here touches the disk.
 """
 
-import os
 from collections.abc import Sequence
 
 from graphdrivers.backends.overlay.options import Settings
@@ -35,20 +35,20 @@ def writable(folder: str, lowers: Sequence[str], settings: Settings) -> tuple[Mo
         lowers: folders of its ancestors, nearest first.
         settings: how this home mounts.
     """
-    diff = os.path.join(folder, DIFF)
+    diff = f"{folder}/{DIFF}"
     if not lowers:
         return (Mount("bind", diff),)
-    own = (("upperdir", diff), ("workdir", os.path.join(folder, WORK)))
+    own = (("upperdir", diff), ("workdir", f"{folder}/{WORK}"))
     return (Mount("overlay", label(folder), (*_lower_options(lowers), *own, *settings.mount_options())),)
 
 
 def view(folder: str, lowers: Sequence[str], settings: Settings) -> tuple[Mount, ...]:
     """Plan the read-only mount of a layer with its ancestors; arguments as for `writable`."""
     if not lowers:
-        return (Mount("bind", os.path.join(folder, DIFF), readonly=True),)
+        return (Mount("bind", f"{folder}/{DIFF}", readonly=True),)
     options = (*_lower_options([folder, *lowers]), *settings.mount_options())
     return (Mount("overlay", label(folder), options, readonly=True),)
 
 
 def _lower_options(folders: Sequence[str]) -> tuple[tuple[str, str | None], ...]:
-    return tuple(("lowerdir+", os.path.join(folder, DIFF)) for folder in folders)
+    return tuple([("lowerdir+", f"{folder}/{DIFF}") for folder in folders])
