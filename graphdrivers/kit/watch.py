@@ -14,7 +14,7 @@ from graphdrivers.archive.whiteouts import Dialect
 
 
 @attrs.frozen
-class Watch(Dialect):
+class WatchedDialect(Dialect):
     """A dialect that remembers whether it escaped and deleted anything."""
 
     escaped: list[str] = attrs.field(factory=list, eq=False)
@@ -27,7 +27,7 @@ class Watch(Dialect):
     """Says whether this kernel undoes escapes; asked at the first one, which few archives have."""
 
     @classmethod
-    def over(cls, dialect: Dialect, undone: Callable[[], bool] | None = None) -> "Watch":
+    def over(cls, dialect: Dialect, undone: Callable[[], bool] | None = None) -> "WatchedDialect":
         """Watch what is done in this dialect."""
         return cls(**attrs.asdict(dialect), undone=undone)
 

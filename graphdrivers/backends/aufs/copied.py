@@ -30,7 +30,7 @@ from graphdrivers.backends.aufs.engine import Engine, Plan
 from graphdrivers.backends.aufs.home import DIFF, ESCAPES
 from graphdrivers.backends.aufs.phases import Phase
 from graphdrivers.kit import baseline, layerdirs
-from graphdrivers.kit.watch import Watch
+from graphdrivers.kit.watch import WatchedDialect
 from graphdrivers.linux import durable
 from graphdrivers.model import Mount
 
@@ -165,7 +165,7 @@ class Copy(Engine):
 
     def _fold(self, layer: str, ancestors: Sequence[str]) -> None:
         """Make a new ``diff`` of what the copy changed; files are linked, not copied."""
-        watch = Watch.over(self.forms.rest)
+        watch = WatchedDialect.over(self.forms.rest)
         with durable.Staging(self.tmp()) as staging:
             folded = os.path.join(staging.path, _FOLDED)
             layerdirs.make_private(folded)

@@ -24,7 +24,7 @@ from graphdrivers.backends.aufs.home import DIFF, ESCAPES, MARKED, NAME, AufsDir
 from graphdrivers.backends.aufs.phases import Phase, is_held
 from graphdrivers.driver import Driver
 from graphdrivers.kit import layerdirs, quotas, remembering, roots
-from graphdrivers.kit.watch import Watch
+from graphdrivers.kit.watch import WatchedDialect
 from graphdrivers.linux import mounts, trees
 from graphdrivers.model import (
     Applied,
@@ -116,7 +116,7 @@ class AufsDriver(Driver):
         capabilities = self.support.capabilities
         with layerdirs.directory(self._dirs.diff(layer)) as root:
             if not os.listdir(root):
-                watch = Watch.over(self._engine.forms.rest, self._engine.undoes_escapes)
+                watch = WatchedDialect.over(self._engine.forms.rest, self._engine.undoes_escapes)
                 kept = quotas.kept(self.name, self._dirs.path(layer), self._dirs.diff(layer))
                 with kept, self._engine.lower(ancestors) as lower:
                     target = archive.apply.Target(

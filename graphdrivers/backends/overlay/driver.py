@@ -17,7 +17,7 @@ from graphdrivers.backends.overlay import options as choices
 from graphdrivers.backends.overlay import support as trials
 from graphdrivers.kit import layerdirs, quotas, remembering, reserved, roots
 from graphdrivers.kit.uppers import UpperDriver
-from graphdrivers.kit.watch import Watch
+from graphdrivers.kit.watch import WatchedDialect
 from graphdrivers.linux import mounts
 from graphdrivers.model import (
     Applied,
@@ -97,7 +97,7 @@ class OverlayDriver(UpperDriver):
         self._refuse_mounted(layer)
         with contextlib.ExitStack() as stack:
             root = stack.enter_context(layerdirs.directory(self._dirs.path(layer, layout.DIFF)))
-            dialect = Watch.over(self._dialect, self._undoes_escapes)
+            dialect = WatchedDialect.over(self._dialect, self._undoes_escapes)
             again = bool(os.listdir(root))
             if again:
                 lowers = self._dirs.folders(ancestry) or [self._nothing()]
