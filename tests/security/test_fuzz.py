@@ -50,7 +50,7 @@ def test_unpacking_any_tar(tar: bytes) -> None:
     check_apply(tar)
 
 
-@rounds(200, 10)
+@rounds(100, 10)
 @given(tar=TARS)
 def test_any_tar_on_every_driver(drivers: list[Driver], tar: bytes) -> None:
     """All drivers refuse it at the same member, or show the same tree and give the same diff."""

@@ -19,7 +19,7 @@ ROOT = PLUGIN.parents[1]
 UNSAVED = "ignore:The database setting is not configured"
 """What hypothesis says where it cannot write to the folder that it is run in."""
 PYTEST = (sys.executable, "-P", "-m", "pytest", "-p", "no:cacheprovider", "-W", UNSAVED, "-v", "--tb=short")
-DRIVER = ("--graphdriver", "devicemapper", "--graphdriver-require", "--graphdriver-examples", "6")
+DRIVER = ("--graphdriver", "devicemapper", "--graphdriver-require", "--graphdriver-examples", "3")
 """With fewer random lives than elsewhere: they are a sixth of the time, and a guest is slow."""
 FILES = sorted({check.partition("::")[0] for check in suite.listed()})
 XFS = ("test_quotas.py", "test_snapshots.py")
