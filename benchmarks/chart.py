@@ -92,7 +92,7 @@ def _legend(names: Sequence[str], shown: set[str]) -> Iterator[str]:
             continue
         yield f"  {_mark(number, x, 46)}"
         yield f'  <text class="small" x="{x + 12}" y="50">{html.escape(name)}</text>'
-        x += 34 + 7 * len(name)
+        x += 30 + 13 * len(name) // 2
     yield f'  <path class="ours" d="M{x} 38 v16"/><text class="small" x="{x + 8}" y="50">ours</text>'
 
 
