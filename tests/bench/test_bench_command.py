@@ -1,5 +1,6 @@
 """``graphdriver bench`` from end to end, on a tiny image."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jsonschema
@@ -37,6 +39,23 @@ def bench(*arguments: str, tmp_path: pathlib.Path, columns: int = 80) -> subproc
         cwd="/",
         env={"PATH": os.environ["PATH"], "TMPDIR": str(tmp_path), "COLUMNS": str(columns)},
     )
+
+
+@contextlib.contextmanager
+def busy(command: Sequence[str], tmp_path: pathlib.Path, doing: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run the program, its scratch folder below ``tmp_path``, and give it once it tells that it is doing something."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "graphdrivers", "-v", *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd="/",
+        env={"PATH": os.environ["PATH"], "TMPDIR": str(tmp_path)},
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if doing.encode() in line:
+                break
+        yield process
 
 
 def check_document(document: dict[str, Any]) -> None:
@@ -135,17 +154,7 @@ def test_interrupted(tmp_path: pathlib.Path, image: str, number: signal.Signals)
         "--image",
         image,
     ]
-    with subprocess.Popen(
-        [sys.executable, "-m", "graphdrivers", "-v", *command, "--drivers", DRIVERS, "-o", str(target)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        cwd="/",
-        env={"PATH": os.environ["PATH"], "TMPDIR": str(tmp_path)},
-    ) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if b"measuring unpack" in line:
-                break
+    with busy([*command, "--drivers", DRIVERS, "-o", str(target)], tmp_path, "measuring unpack") as process:
         time.sleep(0.5)  # in the middle of it, wherever that is
         process.send_signal(number)
         out, err = process.communicate()
@@ -261,17 +270,7 @@ def test_interrupted_while_system_calls_are_counted(tmp_path: pathlib.Path, imag
     target = tmp_path / "out.json"
     command = ["bench", "unpack", "build", "ci", "sandbox", *QUICK, "--image", image, "--calls", "-o", str(target)]
     tracer = "0"
-    with subprocess.Popen(
-        [sys.executable, "-m", "graphdrivers", "-v", *command],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        cwd="/",
-        env={"PATH": os.environ["PATH"], "TMPDIR": str(tmp_path)},
-    ) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if b"measuring calls of unpack" in line:
-                break
+    with busy(command, tmp_path, "measuring calls of unpack") as process:
         while tracer == "0":
             status = pathlib.Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8")
             tracer = next(line.split()[1] for line in status.splitlines() if line.startswith("TracerPid:"))
