@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 
 import attrs
 
@@ -43,7 +44,9 @@ class Held:
 
 def holders_of(site: Site, layer: str | None = None) -> list[Held]:
     """Give who holds a layer mounted now; all layers for ``None``."""
-    return [held for held in _rows(site, layer) if not is_over(site, held)]
+    rows = _rows(site, layer)
+    gone = _ended(site, rows)
+    return [held for held in rows if held not in gone]
 
 
 def still_held(site: Site, layer: str) -> list[Held]:
@@ -55,9 +58,9 @@ def still_held(site: Site, layer: str) -> list[Held]:
     return present
 
 
-def all_held(site: Site) -> list[Held]:
-    """Give all rows, also those that are over."""
-    return _rows(site, None)
+def ended(site: Site) -> list[Held]:
+    """Give the holders that are over, of all layers."""
+    return _ended(site, _rows(site))
 
 
 def attach(
@@ -85,7 +88,7 @@ def attach(
         LayerNotFound: it was removed a moment ago.
     """
     where = site.mount_point(layer) if target is None else os.path.realpath(target)
-    for other in {held.layer for held in _rows(site) if held.target == where and held.layer != layer}:
+    for other in {held.layer for held in _rows(site, target=where) if held.layer != layer}:
         reap(site, other)
     with site.lock(f"mount:{layer}"):
         present = _reap(site, layer)
@@ -131,7 +134,7 @@ def release(site: Site, held: Held, *, lazy: bool = False) -> bool:
 
 def over(site: Site) -> list[str]:
     """Give the layers that have holders which are over, sorted."""
-    return sorted({held.layer for held in _rows(site) if is_over(site, held)})
+    return sorted({held.layer for held in ended(site)})
 
 
 def reap(site: Site, layer: str) -> None:
@@ -151,17 +154,23 @@ def tidy(site: Site) -> None:
                     os.rmdir(site.mount_point(name))
 
 
-def is_over(site: Site, held: Held) -> bool:
-    """Say whether nobody holds this any more."""
+def is_over(site: Site, held: Held, table: AbstractSet[str] = frozenset()) -> bool:
+    """Say whether nobody holds this any more; ``table`` are places where something is mounted, if that is known."""
     if held.boot != boot_id():
         return True
     dead = held.holder is not None and not site.is_alive(held.holder)
     if not held.attached:
         return dead
     if held.namespace == mount_namespace():
-        return dead or mountinfo.mounted_at(held.target) is None
+        return dead or (held.target not in table and mountinfo.mounted_at(held.target) is None)
     # What a dead process mounted in another namespace stays mounted for as long as that lives.
     return (dead or held.holder is None) and not _namespace_lives(held.namespace)
+
+
+def _ended(site: Site, rows: list[Held]) -> list[Held]:
+    """Give those of some holders that are over; the mount table, which is as long as there are mounts, is read once."""
+    table = mountinfo.targets() if any(held.attached for held in rows) else frozenset()
+    return [held for held in rows if is_over(site, held, table)]
 
 
 def _reap(site: Site, layer: str) -> list[Held]:
@@ -291,9 +300,11 @@ def _record(site: Site, held: Held, note: Callable[[Step], object]) -> Held:
     return attrs.evolve(held, mount_id=done.lastrowid or 0)
 
 
-def _rows(site: Site, layer: str | None = None) -> list[Held]:
-    where = "" if layer is None else " WHERE layer = :layer"
-    rows = site.database.read(f"SELECT {_COLUMNS} FROM mounts{where} ORDER BY mount_id", {"layer": layer})  # noqa: S608 - constants
+def _rows(site: Site, layer: str | None = None, *, target: str | None = None) -> list[Held]:
+    """Read the holders, oldest first: all of them, those of a layer, or those of a place."""
+    column, value = ("target", _column(target)) if target is not None else ("layer", layer)
+    where = "" if value is None else f" WHERE {column} = :value"
+    rows = site.database.read(f"SELECT {_COLUMNS} FROM mounts{where} ORDER BY mount_id", {"value": value})  # noqa: S608 - constants
     return [
         Held(
             number,

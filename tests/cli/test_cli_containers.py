@@ -7,7 +7,7 @@ import pytest
 from clirun import CommandLine, run_program
 from storeimages import TOP
 
-from graphdrivers import errors
+from graphdrivers import Container, Store, errors
 from graphdrivers.cli import failures
 from graphdrivers.linux import mountinfo
 
@@ -219,3 +219,28 @@ def test_places_that_are_not_utf8(store: CommandLine, tmp_path: pathlib.Path) ->
     assert ran.code == failures.USAGE
     assert ran.err.count("\n") == 1
     assert store("ls", "--json").json[0]["Mounts"] == []
+
+
+def test_a_list_while_containers_go(
+    store: CommandLine, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container that another process removes while the list is made is left out; the others keep their mounts."""
+    for name in ("first", "second", "third"):
+        store("create", "debian:12", "--name", name)
+    (tmp_path / "place").mkdir()
+    if os.geteuid() == 0:
+        store("mount", "third", str(tmp_path / "place"))
+    listed = Store.containers
+
+    def slow(opened: Store) -> list[Container]:
+        found = listed(opened)
+        if len(found) == 3:
+            found[1].remove()
+        return found
+
+    monkeypatch.setattr(Store, "containers", slow)
+    made = {one["Name"]: one for one in store("--json", "ls", "--size").json}
+
+    assert list(made) == ["first", "third"]
+    assert [one["Target"] for one in made["third"]["Mounts"]] == [str(tmp_path / "place")] * (os.geteuid() == 0)
+    assert {one["ImageName"] for one in made.values()} == {"debian:12"}
