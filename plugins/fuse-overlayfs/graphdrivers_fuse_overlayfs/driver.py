@@ -28,6 +28,11 @@ from graphdrivers_fuse_overlayfs import dialect, layout
 from graphdrivers_fuse_overlayfs import support as trials
 from graphdrivers_fuse_overlayfs.options import NAME, parse
 
+_NO_LIMITS = quotas.Refusal(
+    "what fuse-overlayfs writes is not limited",
+    "use driver overlay with --root on xfs or ext4, mounted with -o prjquota",
+)
+
 _PATIENCE = 5.0
 """Seconds that a program is given to end after its mount is gone."""
 
@@ -57,7 +62,7 @@ class FuseOverlayDriver(UpperDriver):
         """Create an upper directory; cost independent of the parent's content."""
         can = self.support.capabilities
         ancestry = self._dirs.check_new(layer, parent, can.max_depth)
-        quotas.check(self.name, spec.size, claimed=can.quota, tried=lambda: None)
+        quotas.check(self.name, spec.size, claimed=can.quota, tried=lambda: _NO_LIMITS)
         with self._dirs.making(layer, ancestry) as folder:
             diff = os.path.join(folder, layout.DIFF)
             if parent is None:
