@@ -14,16 +14,18 @@ import graphdrivers
 from graphdrivers import errors
 
 IMAGE = {"etc/motd": b"welcome\n", "gone": b"soon\n"}
+LONG = "long " * 600
 LIMIT = 4 << 20
 
 
 @pytest.fixture
 def image(tmp_path: pathlib.Path) -> pathlib.Path:
     """The tar of a small root file system."""
-    with tarfile.open(tmp_path / "image.tar", "w") as tar:
+    with tarfile.open(tmp_path / "image.tar", "w", format=tarfile.PAX_FORMAT) as tar:
         for name, content in IMAGE.items():
             member = tarfile.TarInfo(name)
             member.size = len(content)
+            member.pax_headers = {"SCHILY.xattr.user.long": LONG}
             tar.addfile(member, io.BytesIO(content))
     return tmp_path / "image.tar"
 
@@ -35,6 +37,7 @@ def test_a_container_is_branched_and_committed(fresh_root: str, image: pathlib.P
         box = store.create(store.import_image(image, name="image:1"), name="box")
         with box.mounted() as rootfs, open(rootfs / "log", "wb", buffering=0) as log:
             (rootfs / "gone").unlink()
+            os.setxattr(rootfs / "log", "user.long", LONG[1:].encode())
             log.write(b"before ")
             fork = box.fork("fork")
             box.checkpoint("point")
@@ -47,6 +50,8 @@ def test_a_container_is_branched_and_committed(fresh_root: str, image: pathlib.P
         assert {(one.kind, one.path) for one in box.changes()} == {("added", "/log"), ("deleted", "/gone")}
         box.rollback("point")
         committed = store.commit(box, "image:2")
+        with store.open_layer(committed.layers[-1]) as tar, tarfile.open(fileobj=tar, mode="r|") as members:
+            assert members.getmember("log").pax_headers["SCHILY.xattr.user.long"] == LONG[1:]
         with store.create(committed, name="again") as again, again.mounted() as rootfs:
             assert (rootfs / "log").read_bytes() == b"before "
             assert not (rootfs / "gone").exists()
