@@ -13,7 +13,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from graphdrivers import errors
@@ -126,6 +126,25 @@ class Database:
                 if connection.in_transaction:  # a full disk makes SQLite roll back by itself
                     connection.execute("ROLLBACK")
                 raise
+
+    def take_back(self, work: Callable[[Step], object]) -> None:
+        """Make a step that only takes away; on a full disk with the room kept aside, which the first try gives up.
+
+        Without this, what a failure leaves would stay for as long as this process lives.
+
+        Raises:
+            OSError: ``ENOSPC``, that room is too little.
+            LockTimeout: see `write`.
+        """
+        for is_last in (False, True):
+            try:
+                with self.write() as step:
+                    work(step)
+            except OSError as error:
+                if is_last or error.errno != errno.ENOSPC:
+                    raise
+            else:
+                return
 
     def is_sound(self) -> list[str]:
         """Let SQLite check the file; give what it complains of."""

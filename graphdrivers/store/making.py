@@ -141,8 +141,7 @@ def undo(site: Site, name: str) -> None:
     site.driver.remove(name)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(site.record_path(name))
-    with site.database.write() as step:
-        step.execute("DELETE FROM layers WHERE name = ?", (name,))
+    site.database.take_back(lambda step: step.execute("DELETE FROM layers WHERE name = ?", (name,)))
 
 
 def fill_again(site: Site, layer: Layer, blob: BinaryIO, limits: Limits) -> None:

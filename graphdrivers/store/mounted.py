@@ -263,8 +263,7 @@ def _is_of(site: Site, held: Held, found: MountPoint) -> bool:
 
 
 def _forget(site: Site, held: Held) -> None:
-    with site.database.write() as step:
-        step.execute("DELETE FROM mounts WHERE mount_id = ?", (held.mount_id,))
+    site.database.take_back(lambda step: step.execute("DELETE FROM mounts WHERE mount_id = ?", (held.mount_id,)))
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ KINDS = (
     ("xfs", "", "vfs", "file"),
     ("btrfs", "commit=1000", "vfs", "layer"),
     ("ext4", "commit=1000", "overlay", "layer"),
+    ("ext4", "commit=1", "aufs", "layer"),
 )
 CUTS = int(os.environ.get("GRAPHDRIVERS_POWER_CUTS", "6"))
 CASES = [
