@@ -151,7 +151,8 @@ def _structure(site: Site) -> Iterator[Fault]:
     records = set(os.listdir(os.path.join(site.folder, "records")))
     for name in sorted({name for name in there if names.is_own(name)} | records):
         # Asked again: it may have come or gone since the driver was asked.
-        if name not in known and not site.database.one("SELECT 1 FROM layers WHERE name = ?", (name,)):
+        unknown = name not in known and not site.database.one("SELECT 1 FROM layers WHERE name = ?", (name,))
+        if unknown and _is_left(site, name):
             yield Fault(FaultKind.UNKNOWN, name, "", "the ledger does not know it")
     for name, parent, state, diff_id, holder in known.values():
         if state != "ready":
@@ -175,8 +176,13 @@ def _disagreements(
     if found.parent != parent:
         detail = f"its parent is {found.parent!r} in the driver, {parent!r} in the ledger"
         yield from _if_still_there(site, name, FaultKind.STATE, detail)
-    if diff_id is not None and not found.sealed:
+    if diff_id is not None and not found.sealed and not (_found_now(site.driver, name) or found).sealed:
         yield from _if_still_there(site, name, FaultKind.STATE, "it is a layer of an image, and not sealed")
+
+
+def _is_left(site: Site, name: str) -> bool:
+    """Say whether a layer that the ledger does not know any more is there still; else it was removed meanwhile."""
+    return os.path.lexists(os.path.join(site.folder, "records", name)) or _found_now(site.driver, name) is not None
 
 
 def _if_still_there(site: Site, name: str, kind: FaultKind, detail: str) -> Iterator[Fault]:
