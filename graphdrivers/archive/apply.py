@@ -47,6 +47,8 @@ class Target:
     lower: Union | None
     """The parents' merged view for a layered target; ``None`` for a flat one and for a base layer."""
     capabilities: Capabilities
+    late: bool = False
+    """The parents are looked at as late as can be, and so is their root, whose attributes the layer's is to have."""
 
 
 def apply(
@@ -109,6 +111,7 @@ class _Apply:
         self._hiding = Hiding(self._tree, self._attributes, target.dialect, layered=self._layered)
         self._room = limits.size if limits.size is not None else filesystems.free_bytes(target.root)
         self._skipped = 0
+        self._inherits_root = target.late
         self._handlers = {
             entries.DIRECTORY: self._directory,
             entries.SYMLINK: self._symlink,
@@ -171,6 +174,8 @@ class _Apply:
         if self._tree.pseudo_links:
             self._tree.clear(self.places.root, whiteouts.PSEUDO_LINKS)
         self._hiding.finish()
+        if self._inherits_root:
+            self._tree.inherit_root()
         self.places.close()
 
     def notes(self) -> tuple[str, ...]:
@@ -321,6 +326,7 @@ class _Apply:
         """
         if entry.kind != entries.DIRECTORY:
             raise errors.UnsafePath("the root of a layer can only be a directory")
+        self._inherits_root = False
         self._redress(self.places.root, entry)
 
     def _symlink(self, entry: Entry, place: Place, base: bytes) -> None:
