@@ -230,6 +230,19 @@ class InvalidContainerName(ContainerError):
 
 
 @attrs.define(eq=False)
+class UnpackerDied(GraphDriverError):
+    """A process that unpacked a layer was killed, most often because memory was short."""
+
+    layer: str
+    status: int
+    """As ``subprocess.Popen.returncode``: negative for a signal."""
+
+    template: ClassVar[str] = "the process that unpacked layer {layer!r} ended unexpectedly (status {status})"
+    remedy: ClassVar[str] = "run it again: layers that are complete are kept; where memory is short, with --jobs 1"
+    exit_code: ClassVar[int] = 66
+
+
+@attrs.define(eq=False)
 class ObjectNotFound(GraphDriverError):
     """Nothing of this name in the store: no container, no image, no layer."""
 

@@ -39,6 +39,21 @@ def test_import_tells_each_layer(cli: CommandLine, tmp_path: pathlib.Path) -> No
     assert first.out.removeprefix("sha256:").strip() in cli("images", "-q", "--no-trunc").out
 
 
+def test_import_of_several_layers_at_a_time(cli: CommandLine, tmp_path: pathlib.Path) -> None:
+    """--jobs changes nothing but the time: each layer is told once, lowest first, and the image is the same."""
+    source = str(layout(tmp_path / "image", *(layer({f"dir/{number}": b"x" * number}) for number in range(4))))
+    several = cli("import", source, "--jobs", "3")
+    lines = [line for line in several.err.splitlines() if line.endswith(": Pull complete")]
+    assert len(lines) == 4
+    assert len(set(lines)) == 4
+    assert cli("import", source, "--jobs", "1").out == several.out
+    assert cli("check", "--deep").code == 0
+
+    wrong = run_program(*cli.globals, "import", source, "--jobs", "0")
+    assert wrong.code == 2
+    assert "--jobs" in wrong.err
+
+
 def test_import_as_json_and_quiet(cli: CommandLine, tmp_path: pathlib.Path) -> None:
     """One document that says what came; with -q nothing but the ID."""
     source = str(debian(tmp_path))
