@@ -10,7 +10,7 @@ from graphdrivers import errors, naivediff
 from graphdrivers.api.containers import Container
 from graphdrivers.api.images import Image
 from graphdrivers.api.store import Store, open_store
-from graphdrivers.cli import home, output
+from graphdrivers.cli import home, output, owners
 from graphdrivers.cli.settings import Settings
 from graphdrivers.model import LayerRecord
 
@@ -38,7 +38,19 @@ def opened(settings: Settings, *, durability: str = "layer") -> Iterator[Store]:
         output.message(settings, f"driver {driver.name} ({driver.support.engine}) in {driver.home}", level=1)
         for problem in store.problems:
             output.message(settings, f"graphdriver: {problem.what}: {problem.reason}; see 'graphdriver doctor'")
-        yield store
+        try:
+            yield store
+        except errors.LayerInUse as error:
+            _tell_owner(settings, error)
+            raise
+
+
+def _tell_owner(settings: Settings, error: errors.LayerInUse) -> None:
+    """Add what a layer of the store's own belongs to: its name says nothing to people."""
+    with contextlib.closing(owners.Ledger(settings.root)) as ledger:
+        owner = ledger.owner_of(error.layer)
+    if owner is not None:
+        error.add_note(f"it is a layer of {owner}")
 
 
 def durability_option(command: _Command) -> _Command:

@@ -194,7 +194,8 @@ def _refuse(present: list[Held], wanted: Held) -> None:
     if wanted.writable and writable:
         raise errors.LayerInUse(wanted.layer, f"at {writable[0]!r}")
     if any(_same_place(held, wanted) for held in present):
-        raise errors.LayerInUse(wanted.layer, f"at {wanted.target!r}, in the other way")
+        how = "read-only" if wanted.writable else "writable: a view needs a place of its own"
+        raise errors.LayerInUse(wanted.layer, f"at {wanted.target!r}, {how}")
 
 
 def _mounted(site: Site, wanted: Held, plan: Sequence[Mount], note: Callable[[Step], object], *, own: bool) -> Held:

@@ -67,7 +67,7 @@ def test_a_writable_mount_has_one_place(box: Container, tmp_path: pathlib.Path) 
     (tmp_path / "here").mkdir()
     (tmp_path / "there").mkdir()
     with box.mount(tmp_path / "here") as one:
-        with pytest.raises(errors.LayerInUse, match="here"):
+        with pytest.raises(errors.ContainerInUse, match="here"):
             box.mount(tmp_path / "there")
         with box.mount(tmp_path / "here") as other:
             assert other.path == one.path
@@ -81,7 +81,7 @@ def test_views_stand_beside_a_writable_mount(box: Container, tmp_path: pathlib.P
     for place in places:
         place.mkdir()
     with box.mount(tmp_path / "one") as writable:
-        with pytest.raises(errors.LayerInUse, match="other way"):
+        with pytest.raises(errors.ContainerInUse, match="a place of its own"):
             box.mount(places[0], read_only=True)
         with box.mount(places[1], read_only=True) as view:
             (writable.path / "new").write_text("x")
@@ -276,9 +276,9 @@ def test_another_mount_namespace(opened: Callable[..., Store], store: Store, box
             box.unmount()
             return
         assert mounted_in(store.root) == []
-        with pytest.raises(errors.LayerInUse):
+        with pytest.raises(errors.ContainerInUse):
             box.mount()
-        with pytest.raises(errors.LayerInUse, match="another mount namespace"):
+        with pytest.raises(errors.ContainerInUse, match="another mount namespace"):
             box.unmount()
         with box.mount(read_only=True) as view:
             assert (view.path / "etc/motd").exists()
@@ -298,7 +298,7 @@ def test_what_died_in_a_namespace_that_lives(
     (tmp_path / "place").mkdir()
     work = in_namespace(lambda: in_child(lambda: opened().container("box").mount(tmp_path / "place")))
     with held_child(work):
-        with pytest.raises(errors.LayerInUse):
+        with pytest.raises(errors.ContainerInUse):
             box.mount(tmp_path / "place")
         with pytest.raises(errors.ContainerInUse):
             box.fork("other")
