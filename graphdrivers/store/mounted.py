@@ -42,17 +42,17 @@ class Held:
 
 
 def holders_of(site: Site, layer: str | None = None) -> list[Held]:
-    """Give who holds a layer mounted now; all layers for ``None``."""
-    return [held for held in _rows(site, layer) if not is_over(site, held)]
+    """Give who holds a layer mounted now, and where; all layers for ``None``."""
+    return [now for held in _rows(site, layer) if (now := _present(site, held)) is not None]
 
 
 def still_held(site: Site, layer: str) -> list[Held]:
     """Drop holders that are over, and give those that are left: also dead ones, where files in the mount are open."""
-    present = _rows(site, layer)
-    if any(is_over(site, held) for held in present):
+    recorded = _rows(site, layer)
+    if [_present(site, held) for held in recorded] != recorded:
         with site.lock(f"mount:{layer}"):
             return _reap(site, layer)
-    return present
+    return recorded
 
 
 def all_held(site: Site) -> list[Held]:
@@ -153,21 +153,42 @@ def tidy(site: Site) -> None:
 
 def is_over(site: Site, held: Held) -> bool:
     """Say whether nobody holds this any more."""
+    return _present(site, held) is None
+
+
+def _present(site: Site, held: Held) -> Held | None:
+    """Give a holder with the place where it is now: a folder above it may have got another name. ``None`` when over."""
     if held.boot != boot_id():
-        return True
+        return None
     dead = held.holder is not None and not site.is_alive(held.holder)
     if not held.attached:
-        return dead
+        return None if dead else held
     if held.namespace == mount_namespace():
-        return dead or mountinfo.mounted_at(held.target) is None
+        if dead or mountinfo.mounted_at(held.target) is not None:
+            return None if dead else held
+        moved = _moved_to(site, held)
+        return None if moved is None else attrs.evolve(held, target=moved)
     # What a dead process mounted in another namespace stays mounted for as long as that lives.
-    return (dead or held.holder is None) and not _namespace_lives(held.namespace)
+    over = (dead or held.holder is None) and not _namespace_lives(held.namespace)
+    return None if over else held
+
+
+def _moved_to(site: Site, held: Held) -> str | None:
+    """Find a mount that is not where it was made, and that no other row is about."""
+    known = {one.target for one in _rows(site, held.layer) if one.mount_id != held.mount_id}
+    for found, path in mountinfo.users_within(site.driver.home):
+        alike = held.layer in path.split("/") and ("ro" not in found.options) is held.writable
+        if alike and found.target not in known and not found.target.startswith(f"{site.driver.home}/"):
+            return found.target
+    return None
 
 
 def _reap(site: Site, layer: str) -> list[Held]:
     """Do what `still_held` does; the caller has the lock."""
-    present = _rows(site, layer)
-    for held in [one for one in present if is_over(site, one)]:
+    now = [(held, _present(site, held)) for held in _rows(site, layer)]
+    present = [held if found is None else found for held, found in now]
+    _follow(site, [found for held, found in now if found is not None and found != held])
+    for held in [held for held, found in now if found is None]:
         others = [one for one in present if one.mount_id != held.mount_id]
         shared = any(_same_place(one, held) for one in others)
         if not shared and held.attached and held.boot == boot_id() and held.namespace == mount_namespace():
@@ -181,6 +202,14 @@ def _reap(site: Site, layer: str) -> list[Held]:
         _forget(site, held)
         present = others
     return present
+
+
+def _follow(site: Site, moved: Sequence[Held]) -> None:
+    """Record where mounts are now."""
+    if moved:
+        with site.database.write() as step:
+            for held in moved:
+                step.execute("UPDATE mounts SET target = ? WHERE mount_id = ?", (_column(held.target), held.mount_id))
 
 
 def _same_place(one: Held, other: Held) -> bool:
@@ -222,7 +251,11 @@ def _detach(site: Site, held: Held, others: Sequence[Held], *, lazy: bool) -> No
     own = held.target == site.mount_point(held.layer)
     if own:
         _detach_own(held.target, lazy=lazy)
-    elif (found := mountinfo.mounted_at(held.target)) is not None and _is_of(site, held, found):
+    elif (found := mountinfo.mounted_at(held.target)) is None:
+        moved = _moved_to(site, held)
+        if moved is not None:
+            mounts.detach(moved, lazy=lazy)
+    elif _is_of(site, held, found):
         mounts.detach(held.target, lazy=lazy)
     # Removing a directory takes away what is mounted on it in other namespaces.
     if own and not any(one.target == held.target for one in others):

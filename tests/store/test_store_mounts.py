@@ -163,6 +163,34 @@ def test_unmounted_by_hand(box: Container, tmp_path: pathlib.Path) -> None:
     held.release()
 
 
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_folder_above_is_renamed(
+    opened: Callable[..., Store], store: Store, box: Container, tmp_path: pathlib.Path, *, keep: bool
+) -> None:
+    """The mount is followed: it counts, nobody mounts it again or removes what it shows, and it is unmounted there."""
+    before, place = tmp_path / "before" / "place", tmp_path / "after" / "place"
+    before.mkdir(parents=True)
+    held = box.mount(before, keep=keep)
+    before.parent.rename(place.parent)
+    (place / "new").write_text("x")
+
+    assert [one.target for one in box.mounts()] == [str(place)]
+    assert opened().problems == ()
+    for attempt in (box.mount, box.remove, box.rollback, lambda: box.fork("fork")):
+        with pytest.raises(errors.ContainerInUse, match="after"):
+            attempt()
+    before.mkdir(parents=True)
+    with store.mount_image("image", before) as view:  # the old place is free
+        assert not (view.path / "new").exists()
+    if keep:
+        assert box.unmount() == [str(place)]
+    else:
+        held.release()
+    assert mountinfo.mounted_at(str(place)) is None
+    assert rows(store) == 0
+    assert {change.path for change in box.changes()} == {"/new"}
+
+
 def test_a_kept_mount_that_is_gone(opened: Callable[..., Store], store: Store, box: Container) -> None:
     """A mount for nobody that was taken away, by hand or by a release that died half way, goes when the store opens."""
     held = box.mount(keep=True)
