@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 
 import attrs
 
@@ -43,21 +44,22 @@ class Held:
 
 def holders_of(site: Site, layer: str | None = None) -> list[Held]:
     """Give who holds a layer mounted now, and where; all layers for ``None``."""
-    return [now for held in _rows(site, layer) if (now := _present(site, held)) is not None]
+    return [now for now in _looked_at(site, _rows(site, layer)) if now is not None]
 
 
 def still_held(site: Site, layer: str) -> list[Held]:
     """Drop holders that are over, and give those that are left: also dead ones, where files in the mount are open."""
     recorded = _rows(site, layer)
-    if [_present(site, held) for held in recorded] != recorded:
+    if _looked_at(site, recorded) != recorded:
         with site.lock(f"mount:{layer}"):
             return _reap(site, layer)
     return recorded
 
 
-def all_held(site: Site) -> list[Held]:
-    """Give all rows, also those that are over."""
-    return _rows(site, None)
+def ended(site: Site) -> list[Held]:
+    """Give the holders that are over, of all layers."""
+    rows = _rows(site)
+    return [held for held, now in zip(rows, _looked_at(site, rows), strict=True) if now is None]
 
 
 def attach(
@@ -85,7 +87,7 @@ def attach(
         LayerNotFound: it was removed a moment ago.
     """
     where = site.mount_point(layer) if target is None else os.path.realpath(target)
-    for other in {held.layer for held in _rows(site) if held.target == where and held.layer != layer}:
+    for other in {held.layer for held in _rows(site, target=where) if held.layer != layer}:
         reap(site, other)
     with site.lock(f"mount:{layer}"):
         present = _reap(site, layer)
@@ -131,7 +133,7 @@ def release(site: Site, held: Held, *, lazy: bool = False) -> bool:
 
 def over(site: Site) -> list[str]:
     """Give the layers that have holders which are over, sorted."""
-    return sorted({held.layer for held in _rows(site) if is_over(site, held)})
+    return sorted({held.layer for held in ended(site)})
 
 
 def reap(site: Site, layer: str) -> None:
@@ -153,18 +155,27 @@ def tidy(site: Site) -> None:
 
 def is_over(site: Site, held: Held) -> bool:
     """Say whether nobody holds this any more."""
-    return _present(site, held) is None
+    return _present(site, held, frozenset()) is None
 
 
-def _present(site: Site, held: Held) -> Held | None:
-    """Give a holder with the place where it is now: a folder above it may have got another name. ``None`` when over."""
+def _looked_at(site: Site, rows: list[Held]) -> list[Held | None]:
+    """Do what `_present` does for each; the mount table, which is as long as there are mounts, is read once."""
+    table = mountinfo.targets() if any(held.attached for held in rows) else frozenset()
+    return [_present(site, held, table) for held in rows]
+
+
+def _present(site: Site, held: Held, table: AbstractSet[str]) -> Held | None:
+    """Give a holder with the place where it is now: a folder above it may have got another name. ``None`` when over.
+
+    ``table`` are places where something is mounted, if that is known.
+    """
     if held.boot != boot_id():
         return None
     dead = held.holder is not None and not site.is_alive(held.holder)
     if not held.attached:
         return None if dead else held
     if held.namespace == mount_namespace():
-        if dead or mountinfo.mounted_at(held.target) is not None:
+        if dead or held.target in table or mountinfo.mounted_at(held.target) is not None:
             return None if dead else held
         moved = _moved_to(site, held)
         return None if moved is None else attrs.evolve(held, target=moved)
@@ -185,7 +196,8 @@ def _moved_to(site: Site, held: Held) -> str | None:
 
 def _reap(site: Site, layer: str) -> list[Held]:
     """Do what `still_held` does; the caller has the lock."""
-    now = [(held, _present(site, held)) for held in _rows(site, layer)]
+    recorded = _rows(site, layer)
+    now = list(zip(recorded, _looked_at(site, recorded), strict=True))
     present = [held if found is None else found for held, found in now]
     _follow(site, [found for held, found in now if found is not None and found != held])
     for held in [held for held, found in now if found is None]:
@@ -325,9 +337,11 @@ def _record(site: Site, held: Held, note: Callable[[Step], object]) -> Held:
     return attrs.evolve(held, mount_id=done.lastrowid or 0)
 
 
-def _rows(site: Site, layer: str | None = None) -> list[Held]:
-    where = "" if layer is None else " WHERE layer = :layer"
-    rows = site.database.read(f"SELECT {_COLUMNS} FROM mounts{where} ORDER BY mount_id", {"layer": layer})  # noqa: S608 - constants
+def _rows(site: Site, layer: str | None = None, *, target: str | None = None) -> list[Held]:
+    """Read the holders, oldest first: all of them, those of a layer, or those of a place."""
+    column, value = ("target", _column(target)) if target is not None else ("layer", layer)
+    where = "" if value is None else f" WHERE {column} = :value"
+    rows = site.database.read(f"SELECT {_COLUMNS} FROM mounts{where} ORDER BY mount_id", {"value": value})  # noqa: S608 - constants
     return [
         Held(
             number,

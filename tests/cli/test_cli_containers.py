@@ -7,7 +7,7 @@ import pytest
 from clirun import CommandLine, run_program
 from storeimages import TOP
 
-from graphdrivers import errors
+from graphdrivers import Container, Store, errors
 from graphdrivers.cli import failures
 from graphdrivers.linux import mountinfo
 
@@ -251,3 +251,28 @@ def test_what_is_in_the_way(any_store: CommandLine, tmp_path: pathlib.Path) -> N
         assert ran.code == errors.LayerInUse.exit_code
         assert f"at {place!r}" in ran.err
         assert "a layer of container web" in ran.err
+
+
+def test_a_list_while_containers_go(
+    store: CommandLine, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container that another process removes while the list is made is left out; the others keep their mounts."""
+    for name in ("first", "second", "third"):
+        store("create", "debian:12", "--name", name)
+    (tmp_path / "place").mkdir()
+    if os.geteuid() == 0:
+        store("mount", "third", str(tmp_path / "place"))
+    listed = Store.containers
+
+    def slow(opened: Store) -> list[Container]:
+        found = listed(opened)
+        if len(found) == 3:
+            found[1].remove()
+        return found
+
+    monkeypatch.setattr(Store, "containers", slow)
+    made = {one["Name"]: one for one in store("--json", "ls", "--size").json}
+
+    assert list(made) == ["first", "third"]
+    assert [one["Target"] for one in made["third"]["Mounts"]] == [str(tmp_path / "place")] * (os.geteuid() == 0)
+    assert {one["ImageName"] for one in made.values()} == {"debian:12"}

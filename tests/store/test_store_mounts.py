@@ -427,3 +427,34 @@ def test_holders_differ(store: Store, box: Container) -> None:
             assert mounted.is_over(store.site, attrs.evolve(held, holder=other))
         assert held.holder.is_alive()
     assert rows(store) == 0
+
+
+def test_the_mount_table_is_read_once_for_all(
+    opened: Callable[..., Store], store: Store, box: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To open and to check a store with many mounted containers reads the mount table as often as with one."""
+    table, reads = mountinfo.unparsed, [0]
+
+    def counted() -> bytes:
+        reads[0] += 1
+        return table()
+
+    def cost() -> list[int]:
+        found = []
+        for work in (lambda: opened().close(), lambda: list(store.check()), lambda: mounted.holders_of(store.site)):
+            reads[0] = 0
+            work()
+            found.append(reads[0])
+        return found
+
+    box.mount(keep=True)
+    monkeypatch.setattr(mountinfo, "unparsed", counted)
+    alone = cost()
+    more = [store.create("image", name=f"more{number}") for number in range(4)]
+    for container in more:
+        container.mount(keep=True)
+
+    assert cost() == alone
+    assert len(mounted.holders_of(store.site)) == 5
+    for container in (box, *more):
+        container.unmount()
