@@ -121,7 +121,7 @@ class ImageNotFound(ImageError):
 class ImageInUse(ImageError):
     """Containers stand on the image, or it has other names."""
 
-    remedy: ClassVar[str] = "remove the containers first ('graphdriver rm'), or untag single names"
+    remedy: ClassVar[str] = "remove its containers ('graphdriver rm') or its other names ('graphdriver rmi NAME') first"
     exit_code: ClassVar[int] = 76
 
 
