@@ -246,6 +246,10 @@ class Container:
         """
         return containers.remove(self._site, self._record)
 
+    def __repr__(self) -> str:
+        """Tell one from others, for people who look at it."""
+        return f"<Container {self.name!r} {self.container_id[:12]}>"
+
     def __enter__(self) -> Self:
         return self
 

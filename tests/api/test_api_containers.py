@@ -36,6 +36,15 @@ def test_a_container_shows_its_image(store: Store, box: Container) -> None:
     whole(store)
 
 
+def test_what_people_see(store: Store, box: Container) -> None:
+    """Shown by an interpreter, a container and an image are one short line each, and can be told from others."""
+    image = store.image("image")
+    assert repr(box) == f"<Container 'box' {box.container_id[:12]}>"
+    assert image.image_id in repr(image)
+    assert "docker.io/library/image:latest" in repr(image)
+    assert len(repr(image)) < 400
+
+
 @pytest.mark.parametrize("name", ["", ".", "..", "-x", "a/b", "a b", "ä", "x" * 129, "a\n", "a\0", "../box", "a:b"])
 def test_names_that_no_container_has(store: Store, box: Container, name: str) -> None:
     """A bad name is refused before anything is made, for forks and checkpoints too; a long and a short one are fine."""
