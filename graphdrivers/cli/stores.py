@@ -10,7 +10,7 @@ from graphdrivers import errors, naivediff
 from graphdrivers.api.containers import Container
 from graphdrivers.api.images import Image
 from graphdrivers.api.store import Store, open_store
-from graphdrivers.cli import home, output, owners
+from graphdrivers.cli import home, output
 from graphdrivers.cli.settings import Settings
 from graphdrivers.model import LayerRecord
 
@@ -45,8 +45,10 @@ def opened(settings: Settings, *, durability: str = "layer") -> Iterator[Store]:
             raise
 
 
-def _tell_owner(settings: Settings, error: errors.LayerInUse) -> None:
+def _tell_owner(settings: Settings, error: "errors.LayerInUse") -> None:
     """Add what a layer of the store's own belongs to: its name says nothing to people."""
+    from graphdrivers.cli import owners  # noqa: PLC0415 - every command starts with this module; for this error only
+
     with contextlib.closing(owners.Ledger(settings.root)) as ledger:
         owner = ledger.owner_of(error.layer)
     if owner is not None:
