@@ -68,6 +68,15 @@ def test_exit_codes_differ() -> None:
     assert 2 not in codes
 
 
+def test_no_checkpoint_at_all() -> None:
+    """Where none was asked for by name, none is quoted."""
+    assert (
+        errors.CheckpointNotFound("web", "", ("created",)).message
+        == "container 'web' has no checkpoint; it has 'created'"
+    )
+    assert errors.CheckpointNotFound("web", "one").message == "container 'web' has no checkpoint 'one'; it has none"
+
+
 def test_page_of_errors() -> None:
     """The documentation has each class with its exit code, what it means and its fields, in the order of the codes."""
     page = (pathlib.Path(__file__).parent.parent / "docs/reference/errors.rst").read_text(encoding="utf-8")
