@@ -109,6 +109,7 @@ class _Apply:
         self._tree = MergedTree(self.places, self._attributes, target.lower, self._made, recorder, limits=limits)
         self._relied = self._tree.relied
         self._hiding = Hiding(self._tree, self._attributes, target.dialect, layered=self._layered)
+        self._limited = limits.size is not None
         self._room = limits.size if limits.size is not None else filesystems.free_bytes(target.root)
         self._skipped = 0
         self._inherits_root = target.late
@@ -271,7 +272,9 @@ class _Apply:
 
     def _too_large(self) -> errors.LimitExceeded:
         """Make the error for a layer that has more in it than there is room."""
-        return errors.LimitExceeded(f"more than {self._room} bytes of files", limit="size")
+        if self._limited:
+            return errors.LimitExceeded(f"more than {self._room} bytes of files", limit="size")
+        return errors.LimitExceeded(f"more bytes of files than are free there ({self._room})")
 
     def _write_pieces(self, fd: int, entry: Entry, path: bytes) -> None:
         """Write a large or sparse file piece by piece, holes kept."""

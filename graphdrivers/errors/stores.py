@@ -121,7 +121,7 @@ class ImageNotFound(ImageError):
 class ImageInUse(ImageError):
     """Containers stand on the image, or it has other names."""
 
-    remedy: ClassVar[str] = "remove the containers first ('graphdriver rm'), or untag single names"
+    remedy: ClassVar[str] = "remove its containers ('graphdriver rm') or its other names ('graphdriver rmi NAME') first"
     exit_code: ClassVar[int] = 76
 
 
@@ -196,7 +196,7 @@ class CheckpointNotFound(ContainerError):
     point: str
     points: tuple[str, ...] = ()
 
-    template: ClassVar[str] = "container {container!r} has no checkpoint {point!r}; it has {names}"
+    template: ClassVar[str] = "container {container!r} has no checkpoint{point}; it has {names}"
     remedy: ClassVar[str] = "'graphdriver checkpoint NAME' makes one"
     exit_code: ClassVar[int] = 84
 
@@ -204,7 +204,8 @@ class CheckpointNotFound(ContainerError):
     def message(self) -> str:
         """Name the checkpoints that there are."""
         names = ", ".join(repr(point) for point in self.points) or "none"
-        return self.template.format(container=self.container, point=self.point, names=names)
+        point = f" {self.point!r}" if self.point else ""
+        return self.template.format(container=self.container, point=point, names=names)
 
 
 @attrs.define(eq=False)

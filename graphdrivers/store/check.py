@@ -165,9 +165,8 @@ def _structure(site: Site) -> Iterator[Fault]:
             yield from _disagreements(site, name, parent, diff_id, found)
         if diff_id is not None and name not in records and not os.path.exists(site.record_path(name)):
             yield from _if_still_there(site, name, FaultKind.LOST, "its header record is gone")
-    for held in mounted.all_held(site):
-        if mounted.is_over(site, held):
-            yield Fault(FaultKind.MOUNT, held.layer, "", f"mounted at {held.target!r} by a process that is gone")
+    for held in mounted.ended(site):
+        yield Fault(FaultKind.MOUNT, held.layer, "", f"mounted at {held.target!r} by a process that is gone")
 
 
 def _disagreements(

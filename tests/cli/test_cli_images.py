@@ -134,6 +134,37 @@ def test_images_fit_80_columns(store: CommandLine) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("asked", "rows"),
+    [
+        ("debian", ["debian 12", "debian stable"]),
+        ("docker.io/library/debian", ["debian 12", "debian stable"]),
+        ("debian:12", ["debian 12"]),
+        ("example.org:5000/base", ["example.org:5000/base 12"]),
+        ("base", []),
+        ("debian:nope", []),
+        ("deb", []),
+    ],
+)
+def test_images_of_a_name(store: CommandLine, asked: str, rows: list[str]) -> None:
+    """As in Docker a repository means all its tags, in tables, lists of IDs and JSON."""
+    store("tag", "debian:12", "debian:stable")
+    store("tag", "debian:12", "example.org:5000/base:12")
+    lines = store("images", asked).out.splitlines()[1:]
+    documents = store("--json", "images", asked).json
+
+    assert [" ".join(line.split()[:2]) for line in lines] == rows
+    assert [name.rpartition(":")[::2] for one in documents for name in one["RepoTags"]] == [
+        tuple(row.split()) for row in rows
+    ]
+    assert len(store("images", "-q", asked).out.splitlines()) == bool(rows)
+
+
+def test_images_of_a_name_that_cannot_be(store: CommandLine) -> None:
+    """It is told, for it is no name of anything."""
+    assert store("images", "UPPER", check=False).code == errors.InvalidReference.exit_code
+
+
 def test_history_shows_what_strangers_wrote(cli: CommandLine, tmp_path: pathlib.Path) -> None:
     """The last step first, sizes from the layers; control characters are escaped, wrong types are nothing."""
     cli("import", str(debian(tmp_path, history=STEPS)))
