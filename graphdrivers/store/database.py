@@ -254,13 +254,22 @@ def _name(error: sqlite3.DatabaseError) -> str:
     return getattr(error, "sqlite_errorname", "") or ""
 
 
+def _is_read_only(path: str) -> bool:
+    """Say whether the file system is; the ledger itself is not opened for that, as closing it would drop its locks."""
+    try:
+        return bool(os.statvfs(os.path.dirname(path)).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False
+
+
 def _translated(path: str, error: sqlite3.DatabaseError) -> Exception:
     name = _name(error)
     if name.startswith(_BUSY):
         return errors.LockTimeout(path, f"other processes wrote to it for {BUSY_TIMEOUT:g} s")
     for beginning, number in _ERRNO.items():
         if name.startswith(beginning):
-            return OSError(number, f"{os.strerror(number)} ({name})", path)
+            cause = errno.EROFS if number == errno.EACCES and _is_read_only(path) else number
+            return OSError(cause, f"{os.strerror(cause)} ({name})", path)
     if isinstance(error, sqlite3.IntegrityError):
         return errors.StoreCorrupt(path, f"the ledger would contradict itself: {error}")
     return errors.StoreCorrupt(path, f"the ledger is damaged: {error}")

@@ -43,24 +43,23 @@ class Held:
 
 
 def holders_of(site: Site, layer: str | None = None) -> list[Held]:
-    """Give who holds a layer mounted now; all layers for ``None``."""
-    rows = _rows(site, layer)
-    gone = _ended(site, rows)
-    return [held for held in rows if held not in gone]
+    """Give who holds a layer mounted now, and where; all layers for ``None``."""
+    return [now for now in _looked_at(site, _rows(site, layer)) if now is not None]
 
 
 def still_held(site: Site, layer: str) -> list[Held]:
     """Drop holders that are over, and give those that are left: also dead ones, where files in the mount are open."""
-    present = _rows(site, layer)
-    if any(is_over(site, held) for held in present):
+    recorded = _rows(site, layer)
+    if _looked_at(site, recorded) != recorded:
         with site.lock(f"mount:{layer}"):
             return _reap(site, layer)
-    return present
+    return recorded
 
 
 def ended(site: Site) -> list[Held]:
     """Give the holders that are over, of all layers."""
-    return _ended(site, _rows(site))
+    rows = _rows(site)
+    return [held for held, now in zip(rows, _looked_at(site, rows), strict=True) if now is None]
 
 
 def attach(
@@ -154,29 +153,54 @@ def tidy(site: Site) -> None:
                     os.rmdir(site.mount_point(name))
 
 
-def is_over(site: Site, held: Held, table: AbstractSet[str] = frozenset()) -> bool:
-    """Say whether nobody holds this any more; ``table`` are places where something is mounted, if that is known."""
+def is_over(site: Site, held: Held) -> bool:
+    """Say whether nobody holds this any more."""
+    return _present(site, held, frozenset()) is None
+
+
+def _looked_at(site: Site, rows: list[Held]) -> list[Held | None]:
+    """Do what `_present` does for each; the mount table, which is as long as there are mounts, is read once."""
+    table = mountinfo.targets() if any(held.attached for held in rows) else frozenset()
+    return [_present(site, held, table) for held in rows]
+
+
+def _present(site: Site, held: Held, table: AbstractSet[str]) -> Held | None:
+    """Give a holder with the place where it is now: a folder above it may have got another name. ``None`` when over.
+
+    ``table`` are places where something is mounted, if that is known.
+    """
     if held.boot != boot_id():
-        return True
+        return None
     dead = held.holder is not None and not site.is_alive(held.holder)
     if not held.attached:
-        return dead
+        return None if dead else held
     if held.namespace == mount_namespace():
-        return dead or (held.target not in table and mountinfo.mounted_at(held.target) is None)
+        if dead or held.target in table or mountinfo.mounted_at(held.target) is not None:
+            return None if dead else held
+        moved = _moved_to(site, held)
+        return None if moved is None else attrs.evolve(held, target=moved)
     # What a dead process mounted in another namespace stays mounted for as long as that lives.
-    return (dead or held.holder is None) and not _namespace_lives(held.namespace)
+    over = (dead or held.holder is None) and not _namespace_lives(held.namespace)
+    return None if over else held
 
 
-def _ended(site: Site, rows: list[Held]) -> list[Held]:
-    """Give those of some holders that are over; the mount table, which is as long as there are mounts, is read once."""
-    table = mountinfo.targets() if any(held.attached for held in rows) else frozenset()
-    return [held for held in rows if is_over(site, held, table)]
+def _moved_to(site: Site, held: Held) -> str | None:
+    """Find a mount that is not where it was made, and that no other row is about."""
+    known = {one.target for one in _rows(site, held.layer) if one.mount_id != held.mount_id}
+    for found, path in mountinfo.users_within(site.driver.home):
+        alike = held.layer in path.split("/") and ("ro" not in found.options) is held.writable
+        if alike and found.target not in known and not found.target.startswith(f"{site.driver.home}/"):
+            return found.target
+    return None
 
 
 def _reap(site: Site, layer: str) -> list[Held]:
     """Do what `still_held` does; the caller has the lock."""
-    present = _rows(site, layer)
-    for held in [one for one in present if is_over(site, one)]:
+    recorded = _rows(site, layer)
+    now = list(zip(recorded, _looked_at(site, recorded), strict=True))
+    present = [held if found is None else found for held, found in now]
+    _follow(site, [found for held, found in now if found is not None and found != held])
+    for held in [held for held, found in now if found is None]:
         others = [one for one in present if one.mount_id != held.mount_id]
         shared = any(_same_place(one, held) for one in others)
         if not shared and held.attached and held.boot == boot_id() and held.namespace == mount_namespace():
@@ -192,6 +216,14 @@ def _reap(site: Site, layer: str) -> list[Held]:
     return present
 
 
+def _follow(site: Site, moved: Sequence[Held]) -> None:
+    """Record where mounts are now."""
+    if moved:
+        with site.database.write() as step:
+            for held in moved:
+                step.execute("UPDATE mounts SET target = ? WHERE mount_id = ?", (_column(held.target), held.mount_id))
+
+
 def _same_place(one: Held, other: Held) -> bool:
     """Say whether two share a mount; a folder that is used as it is is the same one in every namespace."""
     return one.target == other.target and (not one.attached or one.namespace == other.namespace)
@@ -203,7 +235,8 @@ def _refuse(present: list[Held], wanted: Held) -> None:
     if wanted.writable and writable:
         raise errors.LayerInUse(wanted.layer, f"at {writable[0]!r}")
     if any(_same_place(held, wanted) for held in present):
-        raise errors.LayerInUse(wanted.layer, f"at {wanted.target!r}, in the other way")
+        how = "read-only" if wanted.writable else "writable: a view needs a place of its own"
+        raise errors.LayerInUse(wanted.layer, f"at {wanted.target!r}, {how}")
 
 
 def _mounted(site: Site, wanted: Held, plan: Sequence[Mount], note: Callable[[Step], object], *, own: bool) -> Held:
@@ -230,7 +263,11 @@ def _detach(site: Site, held: Held, others: Sequence[Held], *, lazy: bool) -> No
     own = held.target == site.mount_point(held.layer)
     if own:
         _detach_own(held.target, lazy=lazy)
-    elif (found := mountinfo.mounted_at(held.target)) is not None and _is_of(site, held, found):
+    elif (found := mountinfo.mounted_at(held.target)) is None:
+        moved = _moved_to(site, held)
+        if moved is not None:
+            mounts.detach(moved, lazy=lazy)
+    elif _is_of(site, held, found):
         mounts.detach(held.target, lazy=lazy)
     # Removing a directory takes away what is mounted on it in other namespaces.
     if own and not any(one.target == held.target for one in others):

@@ -15,6 +15,7 @@ from graphdrivers import Store, open_store
 
 LAYERS = [tar_of({"etc/motd": "welcome", "gone": "soon"}), tar_of({"etc/motd": "again", "gone": None})]
 TREE = {"etc/motd": "again"}
+TALL = [tar_of({f"dir/{number}": "x", "top": str(number)}) for number in range(3)]
 MORE = [[*LAYERS, tar_of({"more": str(number)})] for number in range(3)]
 
 
@@ -29,6 +30,7 @@ def memory(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
         else:
             place = stack.enter_context(tmpfs(tmp_path / "memory"))
         layout_of(place / "image", *LAYERS)
+        layout_of(place / "tall", *TALL)
         for number, layers in enumerate(MORE):
             layout_of(place / f"more{number}", *layers, comment=str(number))
         yield place
@@ -61,6 +63,7 @@ def collect(store: Store) -> None:
 
 OPERATIONS: dict[str, Callable[[Store, pathlib.Path], object]] = {
     "import": lambda store, memory: store.import_image(memory / "more0", name="more"),
+    "several": lambda store, memory: store.import_image(memory / "tall", name="more", jobs=2),
     "create": lambda store, _: store.create("image", name="second"),
     "first": lambda store, _: store.create("other", name="second"),
     "fork": lambda store, _: store.container("box").fork("second"),
@@ -98,8 +101,8 @@ def check(memory: pathlib.Path, operation: str, done: bool) -> None:  # noqa: C9
             points = {one.point: shown(store.site, one.layer) for one in store.container("box").checkpoints()}
             assert points.pop("one") == {**TREE, "kept": "1"}
             assert points == {"two": full} or (points == {} and not (done and operation == "checkpoint"))
-        if done and operation in {"import", "commit"}:
-            assert {"import": "more:latest", "commit": "committed:latest"}[operation] in images
+        if done and operation in {"import", "several", "commit"}:
+            assert ("committed:latest" if operation == "commit" else "more:latest") in images
         assert ("image:latest" in images) or (operation == "rmi" and not names)
         for image in store.images():
             for layer in image.layers:

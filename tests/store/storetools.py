@@ -8,6 +8,7 @@ import pathlib
 import signal
 import sys
 import tarfile
+import time
 import traceback
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ from graphdrivers import Store, open_store
 from graphdrivers.linux import mountinfo, mounts
 from graphdrivers.model import DiffID
 from graphdrivers.store import recover
-from graphdrivers.store.importing import Source
+from graphdrivers.store.incoming import Source
 from graphdrivers.store.site import Site
 
 _NAMED = os.environ.get("GRAPHDRIVERS_STORE_DRIVERS", "vfs overlay").split()
@@ -157,8 +158,11 @@ class Child:
             return file.read().splitlines()
 
     def wait(self) -> int:
-        """Give how it ended: 0, or minus the signal."""
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        """Give how it ended: 0, or minus the signal; what it had started to unpack beside it is gone then, too."""
+        status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        while unpackers_of(self.pid):  # killed with it, they end their last system call
+            time.sleep(0.001)
+        return status
 
     def kill(self) -> None:
         """Send it SIGKILL."""
@@ -166,6 +170,17 @@ class Child:
 
 
 Say = Callable[[str], None]
+
+
+def unpackers_of(pid: int) -> list[int]:
+    """Give the processes that unpack for a process, whether that still is there or not."""
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            words = pathlib.Path(f"/proc/{name}/cmdline").read_bytes().split(b"\0")
+            if any(b"unpacker" in word for word in words) and str(pid).encode() in words:
+                found.append(int(name))
+    return found
 
 
 def forked(work: Callable[[Say], object]) -> Child:
