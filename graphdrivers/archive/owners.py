@@ -58,8 +58,8 @@ def parse(value: bytes, kind: int) -> Record | None:
 
 
 def needed_bits(kind: int) -> int:
-    """Return the permissions without which a file's owner, bound by permissions, cannot read it."""
-    return stat.S_IRUSR | stat.S_IXUSR if kind == stat.S_IFDIR else stat.S_IRUSR
+    """Return the permissions without which an owner whom permissions bind cannot read a file, or move a directory."""
+    return stat.S_IRWXU if kind == stat.S_IFDIR else stat.S_IRUSR
 
 
 def disk_mode(mode: int, kind: int, *, bound: bool) -> int:

@@ -12,9 +12,9 @@ from collections.abc import Callable
 import pytest
 
 from graphdrivers import errors, loading
-from graphdrivers.conformance.workbench import Workbench, layer_tar
+from graphdrivers.conformance.workbench import Workbench, directory, layer_tar
 from graphdrivers.driver import Driver
-from graphdrivers.edits import Create, Mkdir, Write
+from graphdrivers.edits import Create, Mkdir, Write, replay
 from graphdrivers.linux import mounts
 from graphdrivers.model import LayerRecord, LayerSpec
 
@@ -320,6 +320,25 @@ def test_unknown_options_are_refused(bench: Workbench, fresh_root: str, driver_o
         loading.load_driver(bench.driver.name, home, {**driver_options, "no such option": "1"})
 
     assert not os.path.lexists(home)
+
+
+def test_a_root_that_its_owner_may_not_write_to(bench: Workbench) -> None:
+    """An image may close its root, and all of a layer's life goes on, also for a user whom permissions bind."""
+    closed = layer_tar([directory(".", 0o500), "kept"])
+    bench.applied("base", None, closed)
+    bench.driver.create("child", "base")
+    with bench.writing("child") as root:
+        os.chmod(root, 0o700)
+        replay([Create("new")], root)
+        os.chmod(root, 0o500)
+    bench.driver.seal("child")
+    bench.applied("other", "child", closed)
+
+    assert sorted(bench.contents("child")) == ["kept", "new"]
+    assert bench.tree("other")["."].mode == 0o500
+    for layer in ("other", "child", "base"):
+        bench.driver.remove(layer)
+    assert list(bench.driver.layers()) == []
 
 
 def test_removed_layers_take_no_room(bench: Workbench) -> None:

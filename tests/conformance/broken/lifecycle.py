@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import stat
 import time
 from collections.abc import Iterator, Mapping
 from typing import ClassVar, Self
@@ -359,6 +360,18 @@ class Heedless(OverlayDriver):
         """Be content."""
 
 
+class Respectful(VfsDriver):
+    """Removes no layer of which the root is closed to writing."""
+
+    name: ClassVar[str] = "respectful"
+
+    def remove(self, layer: str) -> None:
+        """Ask the root for its permission."""
+        if self._dirs.exists(layer) and not os.stat(tree_of(self, layer)).st_mode & stat.S_IWUSR:
+            raise PermissionError(errno.EACCES, "the root is closed", layer)
+        super().remove(layer)
+
+
 CAUGHT_BY: dict[type[Driver], tuple[str, ...]] = {
     Joining: ("test_bad_names_are_refused",),
     Tabular: ("test_odd_names_live_a_whole_life",),
@@ -388,4 +401,5 @@ CAUGHT_BY: dict[type[Driver], tuple[str, ...]] = {
     Hoarding: ("test_removed_layers_take_no_room",),
     Heedless: tuple(f"test_a_mounted_layer_is_in_use[{verb}]" for verb in ("remove", "seal", "apply")),
     Sharing: ("test_distinct_layers_in_parallel",),
+    Respectful: ("test_a_root_that_its_owner_may_not_write_to",),
 }
