@@ -4,7 +4,7 @@ import enum
 import hashlib
 import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from typing import BinaryIO, cast
 
@@ -15,7 +15,8 @@ from graphdrivers.archive.restore import Damage
 from graphdrivers.archive.verify import verify
 from graphdrivers.driver import Driver
 from graphdrivers.model import LayerRecord
-from graphdrivers.store import ledger, mounted, names, recover, rows, tars, trees
+from graphdrivers.store import ledger, mounted, names, recover, rows, substitutes, tars, trees
+from graphdrivers.store.database import Row
 from graphdrivers.store.ledger import Layer
 from graphdrivers.store.site import Site
 
@@ -76,7 +77,7 @@ def check(site: Site, *, deep: bool = False, observe: Observe | None = None) -> 
     yield from _structure(site)
     if not deep:
         return
-    layers = [layer for layer in image_layers(site) if _is_there(site, layer)]
+    layers = image_layers(site)
     damaged: dict[str | None, set[str]] = {None: set()}
     for number, layer in enumerate(layers):
         if observe is not None:
@@ -84,7 +85,8 @@ def check(site: Site, *, deep: bool = False, observe: Observe | None = None) -> 
         below = damaged.get(layer.parent, set())
         found = [fault for fault in check_layer(site, layer) if fault.path not in below or not fault.path]
         damaged[layer.name] = below | {fault.path for fault in found}
-        yield from found
+        if found and _is_there(site, layer.name):
+            yield from found
     if observe is not None:
         observe(len(layers), len(layers))
 
@@ -153,11 +155,7 @@ def _structure(site: Site) -> Iterator[Fault]:
         # Asked again: it may have come or gone since the driver was asked.
         if name not in known and not site.database.one("SELECT 1 FROM layers WHERE name = ?", (name,)):
             yield Fault(FaultKind.UNKNOWN, name, "", "the ledger does not know it")
-    for name, parent, state, diff_id, holder in known.values():
-        if state != "ready":
-            if recover.is_dead(site, holder):
-                yield Fault(FaultKind.UNFINISHED, name, "", f"{state}, by a process that is gone")
-            continue
+    for name, parent, diff_id in _complete(known.values()):
         found = there.get(name) or _found_now(site.driver, name)
         if found is None:
             yield from _if_still_there(site, name, FaultKind.LOST, "the driver does not have it any more")
@@ -165,9 +163,24 @@ def _structure(site: Site) -> Iterator[Fault]:
             yield from _disagreements(site, name, parent, diff_id, found)
         if diff_id is not None and name not in records and not os.path.exists(site.record_path(name)):
             yield from _if_still_there(site, name, FaultKind.LOST, "its header record is gone")
+    yield from _unfinished(site, known.values())
     for held in mounted.all_held(site):
         if mounted.is_over(site, held):
             yield Fault(FaultKind.MOUNT, held.layer, "", f"mounted at {held.target!r} by a process that is gone")
+
+
+def _complete(known: Iterable[Row]) -> Iterator[tuple[str, str | None, str | None]]:
+    """Give name, parent and DiffID of the layers that are to be there."""
+    return ((name, parent, diff_id) for name, parent, state, diff_id, _ in known if state == "ready")
+
+
+def _unfinished(site: Site, known: Iterable[Row]) -> Iterator[Fault]:
+    """Name what dead processes left, and the layers of which a whole one waits to take the place."""
+    for name, _parent, state, _, holder in known:
+        if state != "ready" and recover.is_dead(site, holder):
+            yield Fault(FaultKind.UNFINISHED, name, "", f"{state}, by a process that is gone")
+    for layer in substitutes.left(site):
+        yield Fault(FaultKind.UNFINISHED, layer.name, "", "its repair was begun; it goes on without the layer's tar")
 
 
 def _disagreements(
@@ -181,8 +194,8 @@ def _disagreements(
 
 
 def _if_still_there(site: Site, name: str, kind: FaultKind, detail: str) -> Iterator[Fault]:
-    """Give a fault, unless the layer was removed since."""
-    if site.database.one("SELECT 1 FROM layers WHERE name = ? AND state = 'ready'", (name,)):
+    """Give a fault, unless the layer was removed since, or is being repaired."""
+    if _is_there(site, name):
         yield Fault(kind, name, "", detail)
 
 
@@ -190,5 +203,7 @@ def _found_now(driver: Driver, name: str) -> LayerRecord | None:
     return next((record for record in driver.layers() if record.name == name), None)
 
 
-def _is_there(site: Site, layer: Layer) -> bool:
-    return bool(site.database.one("SELECT 1 FROM layers WHERE name = ? AND state = 'ready'", (layer.name,)))
+def _is_there(site: Site, layer: str) -> bool:
+    """Say whether a layer is to be judged: it was not removed since, and nobody makes it anew at this moment."""
+    there = bool(site.database.one("SELECT 1 FROM layers WHERE name = ? AND state = 'ready'", (layer,)))
+    return there and not mounted.is_repaired_now(site, layer)

@@ -16,6 +16,7 @@ import attrs
 from graphdrivers import errors
 from graphdrivers.linux import mountinfo, mounts
 from graphdrivers.linux.boot import boot_id
+from graphdrivers.linux.locks import FileLock
 from graphdrivers.linux.mountinfo import MountPoint
 from graphdrivers.linux.namespaces import mount_namespace
 from graphdrivers.model import Mount
@@ -83,6 +84,7 @@ def attach(
         LayerInUse: it is mounted writable somewhere else, or another layer is mounted there.
         LayerSealed: a view is all that can be had of it.
         LayerNotFound: it was removed a moment ago.
+        LockTimeout: a layer below it is being repaired.
     """
     where = site.mount_point(layer) if target is None else os.path.realpath(target)
     for other in {held.layer for held in _rows(site) if held.target == where and held.layer != layer}:
@@ -149,6 +151,16 @@ def tidy(site: Site) -> None:
             if not _rows(site, name):
                 with contextlib.suppress(OSError):  # something is mounted there or in it
                     os.rmdir(site.mount_point(name))
+
+
+def repairing(site: Site, layer: str, *, timeout: float | None = None) -> FileLock:
+    """Give the lock of who makes a layer anew; while it is held, nothing of what stands on the layer is mounted."""
+    return site.lock(f"repair:{layer}", timeout=timeout)
+
+
+def is_repaired_now(site: Site, layer: str) -> bool:
+    """Say whether somebody makes a layer anew at this moment."""
+    return not repairing(site, layer).is_free()
 
 
 def is_over(site: Site, held: Held) -> bool:
@@ -277,8 +289,12 @@ def _record(site: Site, held: Held, note: Callable[[Step], object]) -> Held:
     values = (held.layer, target, held.attached, held.writable, held.namespace, held.boot)
     holder = None if held.holder is None else str(held.holder)
     with site.database.write() as step:
-        if not step.execute("SELECT 1 FROM layers WHERE name = ? AND state = 'ready'", (held.layer,)).fetchone():
+        found = "SELECT EXISTS (SELECT 1 FROM repairs) FROM layers WHERE name = ? AND state = 'ready'"
+        row = step.execute(found, (held.layer,)).fetchone()
+        if row is None:
             raise errors.LayerNotFound(held.layer)
+        if row[0]:
+            _refuse_repaired(site, step, held.layer)
         there = "SELECT layer FROM mounts WHERE target = ? AND namespace = ? AND layer != ?"
         other = step.execute(there, (target, held.namespace, held.layer)).fetchone()
         if other is not None:
@@ -289,6 +305,17 @@ def _record(site: Site, held: Held, note: Callable[[Step], object]) -> Held:
         )
         note(step)
     return attrs.evolve(held, mount_id=done.lastrowid or 0)
+
+
+def _refuse_repaired(site: Site, step: Step, layer: str) -> None:
+    """Refuse where a layer of the stack is made anew at this moment."""
+    query = """
+        WITH RECURSIVE stack (layer) AS (
+            SELECT :name UNION SELECT parent FROM stack JOIN layers ON name = layer WHERE parent IS NOT NULL)
+        SELECT layer FROM stack JOIN repairs USING (layer)"""
+    for (below,) in step.execute(query, {"name": layer}).fetchall():
+        if is_repaired_now(site, below):
+            raise errors.LockTimeout(site.root, f"layer {below!r} below it is being repaired")
 
 
 def _rows(site: Site, layer: str | None = None) -> list[Held]:

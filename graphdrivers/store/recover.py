@@ -5,6 +5,7 @@ a power cut may have taken what was not durable) all layers are compared with
 the ledger. One thing that resists is told and does not keep the others.
 """
 
+import contextlib
 import functools
 import os
 from collections.abc import Callable
@@ -13,8 +14,9 @@ import attrs
 
 from graphdrivers import errors
 from graphdrivers.linux.boot import boot_id
-from graphdrivers.store import collect, images, ledger, making, mounted, names
+from graphdrivers.store import collect, images, ledger, making, mounted, names, substitutes
 from graphdrivers.store.holders import Holder
+from graphdrivers.store.ledger import Layer
 from graphdrivers.store.site import Site
 
 _BOOT = "boot"
@@ -41,10 +43,12 @@ def recover(site: Site) -> list[Problem]:
     with site.lock("recover"):
         for row in _dead_layers(site):
             _try(problems, row.name, functools.partial(_finish, site, row))
+        for layer in substitutes.left(site):
+            _try(problems, layer.name, functools.partial(_finish_repair, site, layer))
         _drop_dead_containers(site)
         drop_dead_leases(site)
-        for layer in mounted.over(site):
-            _try(problems, layer, functools.partial(mounted.reap, site, layer))
+        for name in mounted.over(site):
+            _try(problems, name, functools.partial(mounted.reap, site, name))
         if rebooted:
             problems += _without_lost_inits(site, compare(site, repair=True))
             _try(problems, "mounts", functools.partial(mounted.tidy, site))
@@ -105,6 +109,11 @@ def _finish(site: Site, row: _Unfinished) -> None:
     making.undo(site, row.name)
 
 
+def _finish_repair(site: Site, layer: Layer) -> None:
+    with contextlib.suppress(errors.LockTimeout), substitutes.working(site, layer.name, timeout=0):
+        substitutes.finish(site, layer)
+
+
 def _dead_layers(site: Site) -> list[_Unfinished]:
     """Give unfinished layers whose makers or removers are gone, children first."""
     query = f"""
@@ -113,7 +122,8 @@ def _dead_layers(site: Site) -> list[_Unfinished]:
             UNION SELECT name, depth + 1 FROM layers JOIN depths ON parent = layer
             WHERE state != 'ready' AND depth < {ledger.DEPTH_MAX})
         SELECT name, state, holder, max(depth) AS deepest FROM layers JOIN depths ON layer = name
-        WHERE state != 'ready' GROUP BY name ORDER BY deepest DESC, name"""  # noqa: S608 - constants
+        WHERE state != 'ready' AND name NOT IN (SELECT substitute FROM repairs)
+        GROUP BY name ORDER BY deepest DESC, name"""  # noqa: S608 - constants
     return [_Unfinished(name, state) for name, state, holder, _ in site.database.read(query) if is_dead(site, holder)]
 
 
