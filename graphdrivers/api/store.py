@@ -402,7 +402,8 @@ class Store:
         return tars.open_tar(self.site, layer)
 
     def unused(self) -> list[str]:
-        """Give the layers that `collect` would remove."""
+        """Give the layers that `collect` would remove now, children first; leases of the dead do not keep any."""
+        recover.drop_dead_leases(self.site)
         return collect.unused(self.site)
 
     def collect(self) -> Collected:

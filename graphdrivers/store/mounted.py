@@ -20,6 +20,7 @@ from graphdrivers.linux.locks import FileLock
 from graphdrivers.linux.mountinfo import MountPoint
 from graphdrivers.linux.namespaces import mount_namespace
 from graphdrivers.model import Mount
+from graphdrivers.store import names
 from graphdrivers.store.database import Step, is_text
 from graphdrivers.store.holders import Holder
 from graphdrivers.store.site import Site
@@ -142,6 +143,38 @@ def reap(site: Site, layer: str) -> None:
     Where files in such a mount are open its holder stays: whoever uses it still does.
     """
     still_held(site, layer)
+
+
+def strays(site: Site) -> list[str]:
+    """Give our own writable layers that are mounted at their own place without any holder; nothing looks after those.
+
+    A view without one is somebody's own: ``graphdriver layer mount`` makes such.
+    """
+    place = os.path.join(os.path.realpath(site.root), "mounts")
+    found = {
+        os.path.basename(mount.target)
+        for mount in mountinfo.mounted_within(place)
+        if os.path.dirname(mount.target) == place and "ro" not in mount.options
+    }
+    return [layer for layer in sorted(found) if names.is_own(layer) and _is_stray(site, layer)]
+
+
+def drop_stray(site: Site, layer: str) -> None:
+    """Unmount what `strays` gave. Idempotent.
+
+    Raises:
+        OSError: ``EBUSY``, files in it are open.
+    """
+    with site.lock(f"mount:{layer}"):
+        if _is_stray(site, layer):
+            mounts.detach(site.mount_point(layer), lazy=False)
+            with contextlib.suppress(OSError):  # something else is mounted there
+                os.rmdir(site.mount_point(layer))
+
+
+def _is_stray(site: Site, layer: str) -> bool:
+    """Look again: its row comes before a mount, and goes after it."""
+    return mountinfo.mounted_at(site.mount_point(layer)) is not None and not _rows(site, layer)
 
 
 def tidy(site: Site) -> None:

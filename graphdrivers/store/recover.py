@@ -21,6 +21,11 @@ from graphdrivers.store.site import Site
 
 _BOOT = "boot"
 
+_NAMED = """
+    SELECT parent FROM layers UNION SELECT layer FROM images UNION SELECT init FROM images
+    UNION SELECT layer FROM containers UNION SELECT init FROM containers UNION SELECT layer FROM checkpoints"""
+"""Layers that some row needs."""
+
 
 @attrs.frozen
 class Problem:
@@ -61,7 +66,7 @@ def compare(site: Site, *, repair: bool) -> list[Problem]:
     """Hold the driver's layers, the records beside them and the ledger against each other.
 
     Where it may ``repair``: our own layers and records that the ledger does not
-    know are removed. A layer that the ledger has and the driver lost stays in
+    know are removed, unless a row of it refers to them. A layer that the ledger has and the driver lost stays in
     the ledger, to be told about and brought back (`check`).
     """
     ready = {row[0] for row in site.database.read("SELECT name FROM layers WHERE state = 'ready'")}
@@ -69,6 +74,7 @@ def compare(site: Site, *, repair: bool) -> list[Problem]:
     records = set(os.listdir(os.path.join(site.folder, "records")))
     # Asked last: a layer is in the ledger before it is anywhere else, also one that is made right now.
     known = {row[0]: row[1] for row in site.database.read("SELECT name, state FROM layers")}
+    named = {row[0] for row in site.database.read(_NAMED)} - set(known)
     problems = [
         Problem(name, "the driver has lost this layer", is_leftover=False)
         for name in sorted(ready - there)
@@ -77,7 +83,10 @@ def compare(site: Site, *, repair: bool) -> list[Problem]:
     for name in sorted({layer for layer in there if names.is_own(layer)} | records):
         if name in known:
             continue
-        if repair and not names.is_own(name):  # somebody's own layer may have this name
+        if name in named:
+            reason = "the ledger has lost its row, and others refer to it: put an older ledger back"
+            problems.append(Problem(name, reason, is_leftover=False))
+        elif repair and not names.is_own(name):  # somebody's own layer may have this name
             _try(problems, name, functools.partial(os.unlink, os.path.join(site.folder, "records", name)))
         elif repair:
             _try(problems, name, functools.partial(making.undo, site, name))

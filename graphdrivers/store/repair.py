@@ -8,7 +8,7 @@ import attrs
 from graphdrivers import errors
 from graphdrivers.archive import compression
 from graphdrivers.model import DiffID, Limits
-from graphdrivers.store import check, images, recover, substitutes
+from graphdrivers.store import check, images, mounted, recover, substitutes
 from graphdrivers.store.check import Fault, FaultKind
 from graphdrivers.store.ledger import Layer
 from graphdrivers.store.site import Site
@@ -84,6 +84,11 @@ def _tidy(site: Site, faults: Sequence[Fault]) -> list[recover.Problem]:
     if not kinds & {FaultKind.UNKNOWN, FaultKind.UNFINISHED, FaultKind.MOUNT}:
         return []
     problems = recover.recover(site)
+    for layer in mounted.strays(site):
+        try:
+            mounted.drop_stray(site, layer)
+        except OSError as error:
+            problems.append(recover.Problem(layer, str(error)))
     return problems + [one for one in recover.compare(site, repair=True) if one not in problems and one.is_leftover]
 
 
