@@ -403,8 +403,7 @@ class Store:
 
     def unused(self) -> list[str]:
         """Give the layers that `collect` would remove now, children first; leases of the dead do not keep any."""
-        recover.drop_dead_leases(self.site)
-        return collect.unused(self.site)
+        return collect.unused(self.site, over=recover.dead_leases(self.site))
 
     def collect(self) -> Collected:
         """Remove the layers that no image, container, checkpoint, mount or lease needs."""

@@ -141,13 +141,14 @@ def undo(site: Site, name: str) -> None:
     """
     kept = """
         SELECT 1 FROM layers WHERE name = :name AND state = 'ready'
-        UNION ALL SELECT 1 FROM repairs WHERE substitute = :name"""
+        UNION ALL SELECT 1 FROM repairs JOIN layers ON name = layer AND state = 'ready' WHERE substitute = :name"""
     if site.database.one(kept, {"name": name}):
         return  # what failed came after the acknowledgement (Ctrl-C, somebody's callback)
     site.driver.remove(name)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(site.record_path(name))
     with site.database.write() as step:
+        step.execute("DELETE FROM repairs WHERE substitute = ?", (name,))
         step.execute("DELETE FROM layers WHERE name = ?", (name,))
 
 

@@ -14,7 +14,7 @@ import attrs
 
 from graphdrivers import errors
 from graphdrivers.linux.boot import boot_id
-from graphdrivers.store import collect, images, ledger, making, mounted, names, substitutes
+from graphdrivers.store import collect, images, ledger, making, mounted, names
 from graphdrivers.store.holders import Holder
 from graphdrivers.store.ledger import Layer
 from graphdrivers.store.site import Site
@@ -48,8 +48,8 @@ def recover(site: Site) -> list[Problem]:
     with site.lock("recover"):
         for row in _dead_layers(site):
             _try(problems, row.name, functools.partial(_finish, site, row))
-        for layer in substitutes.left(site):
-            _try(problems, layer.name, functools.partial(_finish_repair, site, layer))
+        if site.database.one("SELECT 1 FROM repairs"):
+            _finish_repairs(site, problems)
         _drop_dead_containers(site)
         drop_dead_leases(site)
         for name in mounted.over(site):
@@ -118,9 +118,16 @@ def _finish(site: Site, row: _Unfinished) -> None:
     making.undo(site, row.name)
 
 
-def _finish_repair(site: Site, layer: Layer) -> None:
-    with contextlib.suppress(errors.LockTimeout), substitutes.working(site, layer.name, timeout=0):
-        substitutes.finish(site, layer)
+def _finish_repairs(site: Site, problems: list[Problem]) -> None:
+    """Let substitutes take the places that they were made for, but where somebody is about that now."""
+    from graphdrivers.store import substitutes  # noqa: PLC0415 - hardly any opening has a repair to finish
+
+    def finish(layer: Layer) -> None:
+        with contextlib.suppress(errors.LockTimeout), substitutes.working(site, layer.name, timeout=0):
+            substitutes.finish(site, layer)
+
+    for layer in substitutes.left(site):
+        _try(problems, layer.name, functools.partial(finish, layer))
 
 
 def _dead_layers(site: Site) -> list[_Unfinished]:
@@ -131,7 +138,8 @@ def _dead_layers(site: Site) -> list[_Unfinished]:
             UNION SELECT name, depth + 1 FROM layers JOIN depths ON parent = layer
             WHERE state != 'ready' AND depth < {ledger.DEPTH_MAX})
         SELECT name, state, holder, max(depth) AS deepest FROM layers JOIN depths ON layer = name
-        WHERE state != 'ready' AND name NOT IN (SELECT substitute FROM repairs)
+        WHERE state != 'ready' AND name NOT IN (
+            SELECT substitute FROM repairs JOIN layers AS whole ON whole.name = repairs.layer AND whole.state = 'ready')
         GROUP BY name ORDER BY deepest DESC, name"""  # noqa: S608 - constants
     return [_Unfinished(name, state) for name, state, holder, _ in site.database.read(query) if is_dead(site, holder)]
 
@@ -155,11 +163,16 @@ def _drop_dead_containers(site: Site) -> None:
 
 def drop_dead_leases(site: Site) -> None:
     """Drop leases that are over, and those of processes that are gone."""
-    rows = site.database.read("SELECT DISTINCT lease, holder, expires FROM leases")
-    over = [lease for lease, holder, expires in rows if _is_over(site, holder, expires)]
+    over = dead_leases(site)
     if over:
         with site.database.write() as step:
             step.executemany("DELETE FROM leases WHERE lease = ?", [(lease,) for lease in over])
+
+
+def dead_leases(site: Site) -> list[str]:
+    """Give the leases that `drop_dead_leases` would drop."""
+    rows = site.database.read("SELECT DISTINCT lease, holder, expires FROM leases")
+    return [lease for lease, holder, expires in rows if _is_over(site, holder, expires)]
 
 
 def _is_over(site: Site, holder: str | None, expires: int | None) -> bool:

@@ -107,8 +107,9 @@ CREATE INDEX images_of_init ON images (init);
 
 _REPAIRS = """
 -- Layers that are being made anew: from the moment a whole one, in state 'making' and durable, stands in for each.
+-- A row whose layer is not there any more means nothing, and goes with the other one.
 CREATE TABLE repairs (
-    layer TEXT PRIMARY KEY REFERENCES layers (name) ON DELETE CASCADE,
+    layer TEXT PRIMARY KEY,
     substitute TEXT NOT NULL UNIQUE REFERENCES layers (name)
 ) WITHOUT ROWID;
 """

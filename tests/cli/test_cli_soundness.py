@@ -55,7 +55,7 @@ def test_check_and_repair(any_store: CommandLine, tmp_path: pathlib.Path) -> Non
 
 
 def test_repair_from_a_registry(any_store: CommandLine, tmp_path: pathlib.Path) -> None:
-    """A reference is as good a source as a path; one with other layers leaves all as it is, and what is lost is told."""
+    """A reference is as good a source as a path; with other layers all stays as it is, and what is lost is told."""
     (tmp_path / "registry").mkdir()
     other = layout(tmp_path / "other", layer({"f": b"x"}))
     with running_registry(tmp_path / "registry") as registry:

@@ -104,8 +104,9 @@ def test_what_failed_is_told_and_goes_on_without_the_tar(store: Store, cut: str)
     sound(store)
 
 
-def test_opening_goes_on(store: Store, damaged: str) -> None:
-    """When the process that repaired is gone, opening the store finishes its work."""
+@pytest.fixture
+def left(store: Store, damaged: str) -> str:
+    """Let a process fail in the middle of a repair, and end; give the layer."""
 
     def work() -> None:
         with open_store(store.root, durability="none") as mine:
@@ -113,7 +114,12 @@ def test_opening_goes_on(store: Store, damaged: str) -> None:
             assert [name for name, _ in repaired(mine, TARS).lost] == [damaged]
 
     in_child(work)
-    assert store.site.database.read("SELECT layer FROM repairs") == [(damaged,)]
+    return damaged
+
+
+def test_opening_goes_on(store: Store, left: str) -> None:
+    """When the process that repaired is gone, opening the store finishes its work."""
+    assert store.site.database.read("SELECT layer FROM repairs") == [(left,)]
     sound(reopened(store))
 
 
@@ -203,13 +209,15 @@ def test_a_layer_that_cannot_be_removed_stays(
     assert len(list(store.driver.layers())) == 5, driver
 
 
-def test_a_removal_ends_a_repair(store: Store, cut: str) -> None:
+def test_a_removal_ends_a_repair(store: Store, left: str) -> None:
     """An image whose layer waits for its repair can be removed all the same; nothing of it is left."""
     store.container("box").remove()
     store.remove_image("image")
-    reopened(store)
-    assert store.site.database.read("SELECT * FROM repairs") == []
-    assert cut not in {layer.name for layer in store.driver.layers()}
+    again = reopened(store)
+    again.collect()
+    assert again.site.database.read("SELECT * FROM repairs") == []
+    assert list(again.driver.layers()) == [], left
+    whole(again)
 
 
 def test_a_mount_of_an_own_layer_counts(store: Store, damaged: str, tmp_path: pathlib.Path) -> None:
