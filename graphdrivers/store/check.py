@@ -205,21 +205,17 @@ def _structure(site: Site) -> Iterator[Fault]:
     known = {row[0]: row for row in site.database.read("SELECT name, parent, state, diff_id, holder FROM layers")}
     records = set(os.listdir(os.path.join(site.folder, "records")))
     for name in sorted({name for name in there if names.is_own(name)} | records):
-        # Asked again: it may have come or gone since the driver was asked.
-        if name not in known and not site.database.one("SELECT 1 FROM layers WHERE name = ?", (name,)):
+        if name not in known and _is_unknown(site, name):
             yield Fault(FaultKind.UNKNOWN, name, "", "the ledger does not know it")
     for name, parent, diff_id in _complete(known.values()):
-        found = there.get(name) or _found_now(site.driver, name)
-        if found is None:
-            yield from _if_still_there(site, name, FaultKind.LOST, "the driver does not have it any more")
-        else:
-            yield from _disagreements(site, name, parent, diff_id, found)
+        found = there.get(name)
+        if found is None or found.parent != parent or (diff_id is not None and not found.sealed):
+            yield from _disagreements(site, name, parent, diff_id)
         if diff_id is not None and name not in records and not os.path.exists(site.record_path(name)):
             yield from _if_still_there(site, name, FaultKind.LOST, "its header record is gone")
     yield from _unfinished(site, known.values())
-    for held in mounted.all_held(site):
-        if mounted.is_over(site, held):
-            yield Fault(FaultKind.MOUNT, held.layer, "", f"mounted at {held.target!r} by a process that is gone")
+    for held in mounted.abandoned(site):
+        yield Fault(FaultKind.MOUNT, held.layer, "", f"mounted at {held.target!r} by a process that is gone")
     for name in mounted.strays(site):
         detail = f"mounted writable at {site.mount_point(name)!r}, and the ledger does not know of it"
         yield Fault(FaultKind.MOUNT, name, "", detail)
@@ -239,9 +235,19 @@ def _unfinished(site: Site, known: Iterable[Row]) -> Iterator[Fault]:
         yield Fault(FaultKind.UNFINISHED, layer.name, "", "its repair was begun; it goes on without the layer's tar")
 
 
-def _disagreements(
-    site: Site, name: str, parent: str | None, diff_id: str | None, found: LayerRecord
-) -> Iterator[Fault]:
+def _is_unknown(site: Site, name: str) -> bool:
+    """Look again, in this order: the ledger has a layer before it is anywhere else, and until it is nowhere else."""
+    if site.database.one("SELECT 1 FROM layers WHERE name = ?", (name,)):
+        return False
+    return os.path.exists(site.record_path(name)) or (names.is_own(name) and _found_now(site.driver, name) is not None)
+
+
+def _disagreements(site: Site, name: str, parent: str | None, diff_id: str | None) -> Iterator[Fault]:
+    """Look again at what the driver has: the layer may have been made since."""
+    found = _found_now(site.driver, name)
+    if found is None:
+        yield from _if_still_there(site, name, FaultKind.LOST, "the driver does not have it any more")
+        return
     if found.parent != parent:
         detail = f"its parent is {found.parent!r} in the driver, {parent!r} in the ledger"
         yield from _if_still_there(site, name, FaultKind.STATE, detail)

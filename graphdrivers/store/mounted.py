@@ -57,11 +57,6 @@ def still_held(site: Site, layer: str) -> list[Held]:
     return present
 
 
-def all_held(site: Site) -> list[Held]:
-    """Give all rows, also those that are over."""
-    return _rows(site, None)
-
-
 def attach(
     site: Site,
     layer: str,
@@ -143,6 +138,15 @@ def reap(site: Site, layer: str) -> None:
     Where files in such a mount are open its holder stays: whoever uses it still does.
     """
     still_held(site, layer)
+
+
+def abandoned(site: Site) -> list[Held]:
+    """Give the rows that are over, but for layers that somebody mounts or unmounts at this moment."""
+    found: list[Held] = []
+    for layer in over(site):
+        with contextlib.suppress(errors.LockTimeout), site.lock(f"mount:{layer}", timeout=0):
+            found += [held for held in _rows(site, layer) if is_over(site, held)]
+    return found
 
 
 def strays(site: Site) -> list[str]:

@@ -1,8 +1,11 @@
 """What `check` tells: each damage by the layer and path where it is, and nothing of a store that was only used."""
 
+import contextlib
+import functools
 import io
 import os
 import pathlib
+import random
 import shutil
 import stat
 import tarfile
@@ -10,9 +13,9 @@ from collections.abc import Callable, Iterator
 
 import attrs
 import pytest
-from storetools import layout_of, mounted_in, tar_of, whole, write
+from storetools import Say, all_at_once, layout_of, mounted_in, reopened, tar_of, whole, write
 
-from graphdrivers import Store, errors
+from graphdrivers import Store, errors, open_store
 from graphdrivers.images import opening
 from graphdrivers.linux import mounts
 from graphdrivers.store import check, recover
@@ -365,3 +368,34 @@ def test_a_mount_that_nobody_knows(opened: Callable[..., Store], tmp_path: pathl
     assert store.repair(found).lost == ()
     assert list(store.check()) == []
     assert mounted_in(store.root) == [view]
+
+
+def test_what_others_do_meanwhile_is_no_damage(store: Store, tmp_path: pathlib.Path) -> None:
+    """Processes import, create, mount, commit and remove, while another checks again and again: it finds nothing."""
+    for number in range(3):
+        layout_of(tmp_path / f"image{number}", tar_of({"same": "1"}), tar_of({"own": str(number)}), comment=str(number))
+
+    def change(say: Say, seed: int) -> None:
+        dice = random.Random(seed)
+        with open_store(store.root, durability="none") as mine:
+            for number in range(25):
+                name, box = f"image{dice.randrange(3)}", f"box-{seed}-{number}"
+                with contextlib.suppress(errors.GraphDriverError):  # another one was faster
+                    mine.import_image(tmp_path / name, name=name)
+                    write(mine, mine.create(name, name=box).name, {"own": box})
+                    mine.remove_image(mine.commit(box))
+                    mine.container(box).fork(f"{box}-fork").remove()
+                    mine.container(box).remove()
+                    mine.remove_image(name)
+                    mine.collect()
+        say("done")
+
+    def look(say: Say) -> None:
+        with open_store(store.root, durability="none") as mine:
+            for _ in range(60):
+                for fault in mine.check(deep=True):
+                    say(str(fault))
+
+    changes = [functools.partial(change, seed=seed) for seed in range(3)]
+    assert all_at_once([look, *changes]) == [[], *[["done"]] * 3]
+    assert told(reopened(store)) == []
