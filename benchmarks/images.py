@@ -19,7 +19,7 @@ import tools
 from graphdrivers.api.store import Store
 from graphdrivers.images.image import Image
 from graphdrivers.images.opening import open_image
-from graphdrivers.store import importing
+from graphdrivers.store import importing, incoming
 from measuring import Bench, Contender, Result, alone, clocked, run
 
 IMPORT = "import"
@@ -126,13 +126,13 @@ def _singly(bench: Bench, layout: str) -> float:
         return clocked(bring)
 
 
-def _source(image: Image, number: int) -> importing.Source:
+def _source(image: Image, number: int) -> incoming.Source:
     layer = image.layers[number]
 
     def open_layer() -> BinaryIO:
         return image.open_layer(layer)
 
-    return importing.Source(layer.diff_id, open_layer)
+    return incoming.Source(layer.diff_id, open_layer)
 
 
 def _commit(bench: Bench, layout: str) -> Result:

@@ -50,7 +50,7 @@ class in place of a falsy instance.
 """
 
 import abc
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import BinaryIO, ClassVar, Protocol, runtime_checkable
 
 from graphdrivers.errors import GraphDriverError
@@ -267,4 +267,45 @@ class Snapshots(Protocol):
         Raises:
             LayerNotFound, LayerSealed: there is no such writable layer.
             LayerExists: ``name`` is taken.
+        """
+
+
+@runtime_checkable
+class AppliesAhead(Protocol):
+    """What a driver with the capability ``apply_ahead`` has beyond the contract: its layers are independent folders."""
+
+    def apply_ahead(
+        self,
+        layer: str,
+        parent: str | None,
+        tar: BinaryIO,
+        *,
+        ready: Callable[[], object],
+        headers: BinaryIO | None = None,
+        limits: Limits = Limits(),
+        progress: Progress | None = None,
+    ) -> Applied:
+        """Create ``layer`` and unpack an uncompressed tar into it, over a ``parent`` that may not be there yet.
+
+        In other processes and threads the layers below are filled at the same
+        time. What the tar asks of them (a folder that it does not describe, a
+        link to a file of theirs, a deletion) waits for ``ready``. The result is
+        that of `Driver.create` and `Driver.apply`. Atomic: until this returns
+        there is no such layer, and after an error there never was one. The
+        caller has room for the whole stack (``capabilities.max_depth``).
+
+        Args:
+            layer: what is made; it is left writable.
+            parent: what it will stand on; ``None`` for a base layer.
+            tar: as for `Driver.apply`.
+            ready: returns when the parent is sealed. Called at most once, in this thread; not for a base layer.
+                Whatever it raises ends this.
+            headers: as for `Driver.apply`, as is what follows.
+            limits: see there.
+            progress: see there.
+
+        Raises:
+            LayerExists: the name is taken.
+            LayerNotFound, LayerNotSealed: the parent is not what it should be, though ``ready`` has returned.
+            ArchiveError, OSError: see `Driver.apply`.
         """

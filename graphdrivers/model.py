@@ -249,6 +249,9 @@ class Capabilities:
     fork_live: bool = False
     """The present state of a writable layer can be branched while it is mounted; see `driver.Snapshots`."""
 
+    apply_ahead: bool = False
+    """Layers of one stack can be filled at the same time; see `driver.AppliesAhead`."""
+
     quota: bool = False
     """``LayerSpec.size`` is enforced."""
 

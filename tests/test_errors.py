@@ -1,6 +1,7 @@
 """The error tree: it is what its drawing says, and every error pickles and fits on one line."""
 
 import errno
+import pathlib
 import pickle
 import re
 
@@ -65,6 +66,32 @@ def test_exit_codes_differ() -> None:
 
     assert len(set(codes)) == len(codes)
     assert 2 not in codes
+
+
+def test_no_checkpoint_at_all() -> None:
+    """Where none was asked for by name, none is quoted."""
+    assert (
+        errors.CheckpointNotFound("web", "", ("created",)).message
+        == "container 'web' has no checkpoint; it has 'created'"
+    )
+    assert errors.CheckpointNotFound("web", "one").message == "container 'web' has no checkpoint 'one'; it has none"
+
+
+def test_page_of_errors() -> None:
+    """The documentation has each class with its exit code, what it means and its fields, in the order of the codes."""
+    page = (pathlib.Path(__file__).parent.parent / "docs/reference/errors.rst").read_text(encoding="utf-8")
+    rows = re.findall(r"\* - (\d+)\n     - :exc:`~graphdrivers.errors.(\w+)`\n     - (.*)\n     - (.*)\n", page)
+    expected = [
+        (
+            str(cls.exit_code),
+            cls.__name__,
+            (cls.__doc__ or "").splitlines()[0],
+            ", ".join(f"``{field.name}``" for field in attrs.fields(cls)) or "-",
+        )
+        for cls in sorted(ALL, key=lambda cls: cls.exit_code)
+    ]
+
+    assert rows == expected
 
 
 def drawn() -> dict[str, str]:

@@ -14,7 +14,7 @@ from graphdrivers.model import Digest, Limits
 from graphdrivers.store import images as records
 from graphdrivers.store import importing, leases, ledger
 from graphdrivers.store.images import ImageRecord
-from graphdrivers.store.importing import Watch
+from graphdrivers.store.incoming import Watch
 from graphdrivers.store.ledger import Layer
 from graphdrivers.store.site import Site
 

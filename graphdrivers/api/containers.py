@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, BinaryIO, Self
 from graphdrivers import errors
 from graphdrivers.api import images
 from graphdrivers.driver import Tells
+from graphdrivers.linux import namespaces
 from graphdrivers.model import Change, Mount, Profile
-from graphdrivers.store import containers, differing, ledger, mounted
+from graphdrivers.store import containers, differing, ledger, mounted, names
 from graphdrivers.store.collect import Collected
 from graphdrivers.store.containers import Checkpoint
 from graphdrivers.store.holders import Holder
@@ -105,10 +106,12 @@ class Container:
             keep: beyond this process, until `unmount`; else for as long as the process holds it.
 
         Raises:
-            LayerInUse: it is mounted writable somewhere else.
+            ContainerInUse: it is mounted writable somewhere else, or in the other way at this place.
+            LayerInUse: another container or an image is mounted there.
+            OSError: it cannot be mounted there (``ENOENT``, ``EPERM``).
         """
         where = None if target is None else os.fspath(target)
-        with self._locked():
+        with self._locked(), self._named():
             holder = None if keep else Holder.here()
             attach = functools.partial(mounted.attach, self._site, target=where, holder=holder)
             if read_only:
@@ -133,11 +136,10 @@ class Container:
         """Undo mounts that were made to be kept; give their places. Idempotent.
 
         Raises:
-            ContainerInUse: a process holds it.
-            LayerInUse: it is mounted in another mount namespace, and has to be unmounted there.
+            ContainerInUse: a process holds it, or it has to be unmounted in another mount namespace.
             OSError: ``EBUSY`` while files in it are open.
         """
-        with self._locked():
+        with self._locked(), self._named():
             held = mounted.still_held(self._site, self.record().layer)
             busy = [one for one in held if one.holder is not None and self._site.is_alive(one.holder)]
             if busy:
@@ -163,13 +165,15 @@ class Container:
     def bundle(self, directory: str | os.PathLike[str], options: "RunOptions | None" = None) -> "RuntimeSpec":
         """Make an OCI runtime bundle that ``crun`` and ``runc`` run as it is; the container stays mounted in it.
 
-        The folder gets ``config.json`` and ``rootfs``, on which the container
-        is mounted until `unmount`. Where the driver keeps whole trees and this
-        user may not mount, the configuration names the tree in its place.
+        The folder gets ``rootfs``, on which the container is mounted until
+        `unmount`, and then ``config.json``. Where the driver keeps whole trees
+        and this user may not mount, the configuration names the tree in its
+        place. After an error the container is not mounted there, and the folder
+        can be used again.
 
         Raises:
             InvalidRunOption, UserNotFound, InvalidManifest: what was asked for, or what the image says, cannot be run.
-            LayerInUse: it is mounted somewhere else.
+            ContainerInUse: it is mounted somewhere else.
             OSError: ``ENOTEMPTY`` for a folder with content.
         """
         from graphdrivers.images.bundle import ROOTFS, write_bundle  # noqa: PLC0415 - see TYPE_CHECKING above
@@ -183,10 +187,12 @@ class Container:
         with self.mount(read_only=options.readonly) as mounted_root, _opened(mounted_root.path) as root:
             spec = runtime_spec(image.config, root, options, image.image_id)
             plain = None if mounted_root.attached else str(mounted_root.path)
-        in_place = plain is not None and mount_free and os.geteuid() != 0
-        write_bundle(place, spec, rootfs=plain if in_place else None)
+        in_place = plain is not None and mount_free and not namespaces.has_capability("CAP_SYS_ADMIN")
         target = None if in_place else os.path.join(place, ROOTFS)
-        self.mount(target, read_only=options.readonly, keep=True)
+        with contextlib.ExitStack() as undoing:
+            keep = functools.partial(self.mount, target, read_only=options.readonly, keep=True)
+            write_bundle(place, spec, rootfs=plain if in_place else None, mount=lambda: undoing.enter_context(keep()))
+            undoing.pop_all()
         return spec
 
     def fork(self, name: str) -> Self:
@@ -240,12 +246,26 @@ class Container:
         """
         return containers.remove(self._site, self._record)
 
+    def __repr__(self) -> str:
+        """Tell one from others, for people who look at it."""
+        return f"<Container {self.name!r} {self.container_id[:12]}>"
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
         with contextlib.suppress(errors.ContainerNotFound):
             self.remove()
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        """Tell that a layer of its own is in use by the container's name."""
+        try:
+            yield
+        except errors.LayerInUse as error:
+            if not names.is_of_container(error.layer, self.container_id):
+                raise
+            raise errors.ContainerInUse(self.name, f": mounted {error.where}") from None
 
     def _locked(self) -> contextlib.AbstractContextManager[object]:
         return self._site.lock(f"container:{self.container_id}")

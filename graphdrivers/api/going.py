@@ -1,15 +1,21 @@
 """Images on their way out of a store: to a file, a folder or a registry."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import BinaryIO
 
+import attrs
+
+from graphdrivers.api import images
 from graphdrivers.api.images import Image
-from graphdrivers.images import descriptors
+from graphdrivers.api.lease import keeping
+from graphdrivers.images import descriptors, saving
 from graphdrivers.images.descriptors import Descriptor
 from graphdrivers.images.manifests import Manifest
 from graphdrivers.images.outgoing import OutgoingImage, OutgoingLayer
-from graphdrivers.model import DiffID, Digest
-from graphdrivers.store import images, tars
+from graphdrivers.model import DiffID, Digest, Progress
+from graphdrivers.store import images as records
+from graphdrivers.store import tars
 from graphdrivers.store.images import BlobRecord
 from graphdrivers.store.ledger import Layer
 from graphdrivers.store.site import Site
@@ -33,15 +39,45 @@ def outgoing(site: Site, image: Image, repository: str | None = None) -> Outgoin
     )
 
 
+def save(
+    site: Site,
+    chosen: Sequence[tuple[Image, str | None]],
+    sink: BinaryIO,
+    *,
+    form: str,
+    compression: str,
+    source_date_epoch: int | None,
+    progress: Progress | None,
+) -> None:
+    """Write images, each with the name that it was asked for by, into one tar; see ``Store.save``."""
+    found = [_called(outgoing(site, image), name) for image, name in chosen]
+    epoch = source_date_epoch
+    with keeping(site, [image.top for image, _ in chosen]):
+        if form == "oci":
+            saving.save_oci(
+                found, sink, compression=compression, source_date_epoch=epoch, scratch=site.folder, progress=progress
+            )
+        elif form == "docker" and compression == "none":
+            saving.save_docker(found, sink, source_date_epoch=epoch, progress=progress)
+        else:
+            raise ValueError(f"no form {form!r} with compression {compression!r}")
+
+
+def _called(found: OutgoingImage, name: str | None) -> OutgoingImage:
+    """Let an image that was asked for by one of its references go under that name alone."""
+    reference = None if name is None else images.full_reference(name)
+    return attrs.evolve(found, names=(reference,)) if reference in found.names else found
+
+
 def remember(site: Site, layers: Mapping[DiffID, Descriptor], repository: str) -> None:
     """Keep as which blobs a registry has layers now: the next push finds them there."""
     for diff_id, found in layers.items():
-        images.put_blob(site, BlobRecord(found.digest, diff_id, found.size, found.media_type, repository))
+        records.put_blob(site, BlobRecord(found.digest, diff_id, found.size, found.media_type, repository))
 
 
 def _layer(site: Site, layer: Layer, named: Mapping[str, Descriptor], repository: str | None) -> OutgoingLayer:
     diff_id = layer.diff_id or DiffID("")
-    known = images.blobs_of(site, diff_id)
+    known = records.blobs_of(site, diff_id)
     there = [blob for blob in known if repository is not None and blob.origin.startswith(repository)]
     wanted = [*there, *(blob for blob in known if blob.digest in named), *known]
     origin = None

@@ -21,10 +21,10 @@ class Image:
     """Digest of its configuration."""
     names: tuple[str, ...]
     """References in full, sorted; none for an image that lost its last one."""
-    config: ImageConfig
-    layers: tuple[Layer, ...]
+    config: ImageConfig = attrs.field(repr=False)
+    layers: tuple[Layer, ...] = attrs.field(repr=False)
     """Lowest first."""
-    manifest: bytes | None
+    manifest: bytes | None = attrs.field(repr=False)
     """The manifest it came with; ``None`` when there was none."""
     manifest_type: str
     manifest_digest: str | None

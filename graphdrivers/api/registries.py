@@ -15,7 +15,7 @@ from graphdrivers.images.registry.credentials import Credentials
 from graphdrivers.images.registry.patience import Patience
 from graphdrivers.images.registry.pushing import Pushed, PushProgress
 from graphdrivers.model import Limits
-from graphdrivers.store.importing import Watch
+from graphdrivers.store.incoming import Watch
 from graphdrivers.store.site import Site
 
 
@@ -36,13 +36,14 @@ def pull(
     platform: str | Platform | None = None,
     limits: Limits = Limits(),
     watch: Watch | None = None,
+    jobs: int | None = None,
     **connection: Unpack[ConnectionOptions],
 ) -> Image:
     """Bring an image in; see ``Store.pull``."""
     wanted = Reference.parse(reference)
     names = [f"{wanted.repository}:{wanted.tag}"] if wanted.tag else []
     with pulling.open_remote(wanted, platform=platform, **connection) as opened:
-        return bringing.bring(site, opened, names, limits=limits, watch=watch)
+        return bringing.bring(site, opened, names, limits=limits, watch=watch, jobs=jobs)
 
 
 def push(

@@ -4,14 +4,12 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, BinaryIO, Self, Unpack
 
-import attrs
-
 from graphdrivers import errors, loading
 from graphdrivers.api import images, initial, naming
 from graphdrivers.api.containers import Container, Mounted
 from graphdrivers.api.description import Description
 from graphdrivers.api.images import Image
-from graphdrivers.api.lease import Lease, keeping
+from graphdrivers.api.lease import Lease
 from graphdrivers.api.naming import Named
 from graphdrivers.driver import Driver
 from graphdrivers.images.descriptors import Platform
@@ -33,7 +31,7 @@ if TYPE_CHECKING:
     from graphdrivers.images.outgoing import OutgoingImage
     from graphdrivers.images.registry.pushing import Pushed, PushProgress
     from graphdrivers.store.check import Fault, Observe
-    from graphdrivers.store.importing import Watch
+    from graphdrivers.store.incoming import Watch
     from graphdrivers.store.repair import Repaired
 
 
@@ -97,6 +95,7 @@ class Store:
         description: Description = Description(),
         limits: Limits = Limits(),
         watch: "Watch | None" = None,
+        jobs: int | None = None,
     ) -> Image:
         """Bring an image in from a path: an OCI layout, a ``docker save`` archive, or a plain root file system.
 
@@ -113,24 +112,25 @@ class Store:
             description: what a root file system's new configuration says.
             limits: what the image may ask for.
             watch: told how it goes.
+            jobs: layers at a time, where the driver can (``apply_ahead``); by default as the processors allow.
 
         Raises:
             InvalidManifest, InvalidReference, BlobNotFound, DigestMismatch, ArchiveError: see `opening.open_source`.
         """
-        from graphdrivers.api import committing  # noqa: PLC0415 - see TYPE_CHECKING above
-        from graphdrivers.images import image as sources  # noqa: PLC0415 - see TYPE_CHECKING above
-        from graphdrivers.images import opening  # noqa: PLC0415 - see TYPE_CHECKING above
-        from graphdrivers.images.rootfs import Kind  # noqa: PLC0415 - see TYPE_CHECKING above
+        from graphdrivers.api import bringing  # noqa: PLC0415 - see TYPE_CHECKING above
 
-        names = None if name is None else [images.tag_reference(name)]
-        known = None if kind is None else Kind(kind)
-        with opening.open_source(
-            source, kind=known, platform=platform, reference=reference, limits=limits, scratch=self.site.folder
-        ) as opened:
-            if isinstance(opened, sources.Image):
-                return self.bring(opened, names, limits=limits, watch=watch)
-            said = attrs.evolve(description, created_by=description.created_by or f"import {os.path.basename(source)}")
-            return committing.make_image(self.site, None, opened.layer, names or [], said, limits=limits, watch=watch)
+        return bringing.bring_path(
+            self.site,
+            source,
+            names=None if name is None else [images.tag_reference(name)],
+            kind=kind,
+            platform=platform,
+            reference=reference,
+            description=description,
+            limits=limits,
+            watch=watch,
+            jobs=jobs,
+        )
 
     def commit(
         self,
@@ -173,12 +173,13 @@ class Store:
         *,
         limits: Limits = Limits(),
         watch: "Watch | None" = None,
+        jobs: int | None = None,
     ) -> Image:
         """Bring in an image that is open already; ``names`` are references in full."""
         from graphdrivers.api import bringing  # noqa: PLC0415 - see TYPE_CHECKING above
 
         chosen = bringing.names_for(source) if names is None else names
-        return bringing.bring(self.site, source, chosen, limits=limits, watch=watch)
+        return bringing.bring(self.site, source, chosen, limits=limits, watch=watch, jobs=jobs)
 
     def images(self) -> list[Image]:
         """Give all images, newest first."""
@@ -315,21 +316,13 @@ class Store:
             DigestMismatch, ArchiveError: a layer is damaged; the error names it.
             ValueError: an unknown form or compression.
         """
-        from graphdrivers.images import saving  # noqa: PLC0415 - see TYPE_CHECKING above
+        from graphdrivers.api import going  # noqa: PLC0415 - see TYPE_CHECKING above
 
-        found = [self._image(name) for name in names]
-        chosen = [self._outgoing_as(name, image) for name, image in zip(names, found, strict=True)]
+        found = [(self._image(name), name if isinstance(name, str) else None) for name in names]
         epoch = source_date_epoch
-        with keeping(self.site, [image.top for image in found]):
-            if form == "oci":
-                scratch = self.site.folder
-                saving.save_oci(
-                    chosen, sink, compression=compression, source_date_epoch=epoch, scratch=scratch, progress=progress
-                )
-            elif form == "docker" and compression == "none":
-                saving.save_docker(chosen, sink, source_date_epoch=epoch, progress=progress)
-            else:
-                raise ValueError(f"no form {form!r} with compression {compression!r}")
+        going.save(
+            self.site, found, sink, form=form, compression=compression, source_date_epoch=epoch, progress=progress
+        )
 
     def pull(
         self,
@@ -338,6 +331,7 @@ class Store:
         platform: str | Platform | None = None,
         limits: Limits = Limits(),
         watch: "Watch | None" = None,
+        jobs: int | None = None,
         **connection: "Unpack[ConnectionOptions]",
     ) -> Image:
         """Bring an image in from a registry, straight into layers, and only what is missing here.
@@ -347,6 +341,7 @@ class Store:
             platform: which one of several; by default this machine's.
             limits: what the image may ask for.
             watch: told how it goes.
+            jobs: layers at a time; see `import_image`.
             **connection: see `registry.connection.connect`.
 
         Raises:
@@ -356,7 +351,9 @@ class Store:
         """
         from graphdrivers.api import registries  # noqa: PLC0415 - see TYPE_CHECKING above
 
-        return registries.pull(self.site, reference, platform=platform, limits=limits, watch=watch, **connection)
+        return registries.pull(
+            self.site, reference, platform=platform, limits=limits, watch=watch, jobs=jobs, **connection
+        )
 
     def push(
         self,
@@ -489,12 +486,6 @@ class Store:
         if chosen.top is None:
             raise errors.ImageNotFound(chosen.image_id, ", for it has no layers: nothing to see")
         return chosen.top
-
-    def _outgoing_as(self, name: str | Image, image: Image) -> "OutgoingImage":
-        """Describe an image; one asked for by one of its references goes under that name alone."""
-        found = self.outgoing(image)
-        reference = images.full_reference(name) if isinstance(name, str) else None
-        return attrs.evolve(found, names=(reference,)) if reference in found.names else found
 
     def _image(self, image: str | Image) -> Image:
         return image if isinstance(image, Image) else self.image(image)

@@ -47,6 +47,8 @@ class Target:
     lower: Union | None
     """The parents' merged view for a layered target; ``None`` for a flat one and for a base layer."""
     capabilities: Capabilities
+    late: bool = False
+    """The parents are looked at as late as can be, and so is their root, whose attributes the layer's is to have."""
 
 
 def apply(
@@ -107,8 +109,10 @@ class _Apply:
         self._tree = MergedTree(self.places, self._attributes, target.lower, self._made, recorder, limits=limits)
         self._relied = self._tree.relied
         self._hiding = Hiding(self._tree, self._attributes, target.dialect, layered=self._layered)
+        self._limited = limits.size is not None
         self._room = limits.size if limits.size is not None else filesystems.free_bytes(target.root)
         self._skipped = 0
+        self._inherits_root = target.late
         self._handlers = {
             entries.DIRECTORY: self._directory,
             entries.SYMLINK: self._symlink,
@@ -171,6 +175,8 @@ class _Apply:
         if self._tree.pseudo_links:
             self._tree.clear(self.places.root, whiteouts.PSEUDO_LINKS)
         self._hiding.finish()
+        if self._inherits_root:
+            self._tree.inherit_root()
         self.places.close()
 
     def notes(self) -> tuple[str, ...]:
@@ -266,7 +272,9 @@ class _Apply:
 
     def _too_large(self) -> errors.LimitExceeded:
         """Make the error for a layer that has more in it than there is room."""
-        return errors.LimitExceeded(f"more than {self._room} bytes of files", limit="size")
+        if self._limited:
+            return errors.LimitExceeded(f"more than {self._room} bytes of files", limit="size")
+        return errors.LimitExceeded(f"more bytes of files than are free there ({self._room})")
 
     def _write_pieces(self, fd: int, entry: Entry, path: bytes) -> None:
         """Write a large or sparse file piece by piece, holes kept."""
@@ -321,6 +329,7 @@ class _Apply:
         """
         if entry.kind != entries.DIRECTORY:
             raise errors.UnsafePath("the root of a layer can only be a directory")
+        self._inherits_root = False
         self._redress(self.places.root, entry)
 
     def _symlink(self, entry: Entry, place: Place, base: bytes) -> None:

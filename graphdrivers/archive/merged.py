@@ -160,6 +160,13 @@ class MergedTree:
             self.relied.add(path)
         return place, name
 
+    def inherit_root(self) -> None:
+        """Give the root the attributes of the parents'; its times are set when it is left."""
+        above = None if self._lower is None else self._lower.directory(b"")
+        if above is not None:
+            root = self.places.root
+            root.mtime = self._attributes.copy(above.node, root.fd)
+
     def clear(self, place: Place, name: bytes) -> None:
         """Remove an entry of the layer that a member replaces; its content goes to the header record."""
         path = place.child(name)

@@ -1,9 +1,9 @@
-"""A binary stream over a generator of chunks."""
+"""Binary streams: over a generator of chunks, and one that counts."""
 
 import io
 import sys
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -92,3 +92,24 @@ class ChunkStream(io.RawIOBase):
                 self._chunks.close()
             finally:
                 self._release()
+
+
+class Counted(io.RawIOBase):
+    """A stream that counts what is read from it."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        """Read ``stream``, which stays the caller's."""
+        super().__init__()
+        self._read = stream.read
+        self.count = 0
+        """Bytes read."""
+
+    def readable(self) -> bool:
+        """Say yes."""
+        return True
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Read from the stream."""
+        piece = self._read(size)
+        self.count += len(piece)
+        return piece

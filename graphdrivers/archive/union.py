@@ -10,7 +10,7 @@ Source: kernel ``Documentation/filesystems/overlayfs.rst``; OCI image-spec
 import errno
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from operator import itemgetter
 from typing import Self
@@ -139,6 +139,21 @@ class Union:
             del self._directories[oldest]
         self._directories[path] = directory
         return directory
+
+
+class LateUnion(Union):
+    """A union of branches that are asked for when it is first looked into: they may still be in the making."""
+
+    def __init__(self, ask: Callable[[], Sequence[Branch]]) -> None:
+        """Call ``ask`` for the branches, top first, at most once; what it raises comes out of the first look."""
+        super().__init__(())
+        self._ask = ask
+
+    def roots(self) -> list[Layer]:
+        """Ask for the branches, and return their roots; see `Union.roots`."""
+        if self._stack is None:
+            self.branches = tuple(self._ask())
+        return super().roots()
 
 
 class UnionNode(PlainNode):

@@ -1,12 +1,18 @@
 """``graphdriver create``, ``ls``, ``rm``, ``fork``, ``checkpoint`` and ``rollback``."""
 
+import contextlib
+from collections.abc import Sequence
+
 import click
 
+from graphdrivers import errors
 from graphdrivers.api.containers import Container
 from graphdrivers.api.store import Store
 from graphdrivers.cli import completing, described, output, stores, times
 from graphdrivers.cli.each import each
 from graphdrivers.cli.settings import Settings, global_options, parse_size
+from graphdrivers.store import mounted
+from graphdrivers.store.mounted import Held
 
 
 @click.command(epilog="Example: graphdriver create --name web debian:12")
@@ -42,7 +48,7 @@ def list_containers(settings: Settings, *, sized: bool, no_trunc: bool) -> None:
             for container in found:
                 click.echo(container.container_id if no_trunc else described.short(container.container_id))
             return
-        summaries = [_summary(store, container, sized=sized) for container in found]
+        found, summaries = _summaries(store, found, sized=sized)
     if settings.json:
         output.document(summaries)
         return
@@ -51,9 +57,22 @@ def list_containers(settings: Settings, *, sized: bool, no_trunc: bool) -> None:
     output.table(columns, rows, right=[4] if sized else [])
 
 
-def _summary(store: Store, container: Container, *, sized: bool) -> dict[str, object]:
-    summary = described.container_summary(container, described.image_of(store, container))
-    return {**summary, "SizeRw": store.driver.usage(container.record().layer).bytes} if sized else summary
+def _summaries(
+    store: Store, found: Sequence[Container], *, sized: bool
+) -> tuple[list[Container], list[dict[str, object]]]:
+    """Describe containers, but those that are gone by now; each image is asked for once, and all mounts at once."""
+    images = {one.image_id: described.image_of(store, one) for one in {one.image_id: one for one in found}.values()}
+    held: dict[str, list[Held]] = {}
+    for one in mounted.holders_of(store.site):
+        held.setdefault(one.layer, []).append(one)
+    summaries: dict[Container, dict[str, object]] = {}
+    for container in found:
+        with contextlib.suppress(errors.ContainerNotFound, errors.LayerNotFound):
+            layer = container.record().layer
+            size = {"SizeRw": store.driver.usage(layer).bytes} if sized else {}
+            summary = described.container_summary(container, images[container.image_id], held.get(layer, ()))
+            summaries[container] = {**summary, **size}
+    return list(summaries), list(summaries.values())
 
 
 def _row(container: Container, summary: dict[str, object], *, no_trunc: bool) -> list[str]:

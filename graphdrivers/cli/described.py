@@ -1,6 +1,6 @@
 """Images, containers and layers as documents, with Docker's names for what Docker knows."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from graphdrivers import errors
 from graphdrivers.api.containers import Container
@@ -12,6 +12,7 @@ from graphdrivers.images.reference import Reference
 from graphdrivers.model import LayerRecord, validate_digest
 from graphdrivers.store.holders import Holder
 from graphdrivers.store.ledger import Layer
+from graphdrivers.store.mounted import Held
 
 SHORT = 12
 """Hex digits of an ID that people are shown."""
@@ -60,15 +61,18 @@ def digests_of(image: Image) -> list[str]:
     return list(dict.fromkeys(Reference(one.host, one.path, None, digest).familiar for one in found))
 
 
-def container_summary(container: Container, image: Image | None) -> dict[str, object]:
-    """Give what a list of containers tells of one."""
+def container_summary(
+    container: Container, image: Image | None, holders: Sequence[Held] | None = None
+) -> dict[str, object]:
+    """Give what a list of containers tells of one; who has it mounted is asked unless ``holders`` says it."""
+    held = container.mounts() if holders is None else holders
     return {
         "Id": container.container_id,
         "Name": container.name,
         "Image": container.image_id,
         "ImageName": called(image),
         "Created": times.stamp(container.created),
-        "Mounts": [_mount(held.target, held.holder, writable=held.writable) for held in container.mounts()],
+        "Mounts": [_mount(one.target, one.holder, writable=one.writable) for one in held],
     }
 
 

@@ -21,13 +21,19 @@ _BY_MAX = 38
 
 
 @click.command("images", epilog="Example: graphdriver images -q | xargs graphdriver inspect")
+@click.argument("name", metavar="[NAME[:TAG]]", required=False, shell_complete=completing.images)
 @click.option("--no-trunc", is_flag=True, help="Show IDs in full.")
 @global_options
 @click.pass_obj
-def list_images(settings: Settings, *, no_trunc: bool) -> None:
-    """List the images, newest first; with -q only their IDs."""
+def list_images(settings: Settings, name: str | None, *, no_trunc: bool) -> None:
+    """List the images, newest first; with -q only their IDs.
+
+    With NAME only those that are called so, with any tag or with TAG.
+    """
     with stores.opened(settings) as store:
         found = store.images()
+    if name is not None:
+        found = [chosen for image in found if (chosen := _called(image, name)).names]
     if settings.json:
         output.document([described.image_summary(image) for image in found])
         return
@@ -37,6 +43,18 @@ def list_images(settings: Settings, *, no_trunc: bool) -> None:
         return
     rows = [row for image in found for row in _rows(image, no_trunc=no_trunc)]
     output.table(["repository", "tag", "image id", "created", "size"], rows, right=[4])
+
+
+def _called(image: Image, name: str) -> Image:
+    """Leave an image only those of its names that are asked for: a repository, or one with a tag.
+
+    Raises:
+        InvalidReference: no image can be called so.
+    """
+    asked = Reference.parse(name)
+    any_tag = name.rfind(":") <= name.rfind("/") and asked.digest is None
+    names = (one for one in image.names if one == str(asked) or any_tag)
+    return attrs.evolve(image, names=tuple(one for one in names if Reference.parse(one).repository == asked.repository))
 
 
 def _rows(image: Image, *, no_trunc: bool) -> Iterator[list[str]]:

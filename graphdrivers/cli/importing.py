@@ -20,6 +20,13 @@ from graphdrivers.images import image as sources
 from graphdrivers.images import opening
 from graphdrivers.images.rootfs import Kind, RootFS
 
+jobs_option = click.option(
+    "--jobs",
+    type=click.IntRange(1, 32),
+    metavar="N",
+    help="Layers at a time, with drivers that can; by default what the processors, or the network, are good for.",
+)
+
 
 @click.command("import", epilog="Example: skopeo copy docker://debian:12 oci:debian:12 && graphdriver import debian")
 @click.argument("path", type=click.Path(allow_dash=True))
@@ -35,6 +42,7 @@ from graphdrivers.images.rootfs import Kind, RootFS
 @click.option("--kind", type=click.Choice([str(kind) for kind in Kind]), help="What PATH holds; by default found out.")
 @describing.message_option
 @describing.change_option
+@jobs_option
 @stores.durability_option
 @global_options
 @click.pass_obj
@@ -48,6 +56,7 @@ def import_image(
     kind: str | None,
     message: str,
     changes: tuple[str, ...],
+    jobs: int | None,
     durability: str,
 ) -> None:
     """Bring in the image at PATH; print its ID.
@@ -83,7 +92,7 @@ def import_image(
         store = stack.enter_context(stores.opened(settings, durability=durability))
         if path == "-":  # a bare tag is not completed by the name of a device
             opened = attrs.evolve(opened, source="-")
-        bring(settings, store, opened, given or None, fresh="Loaded image")
+        bring(settings, store, opened, given or None, fresh="Loaded image", jobs=jobs)
 
 
 @contextlib.contextmanager
@@ -98,7 +107,15 @@ def _stdin() -> Iterator[str]:
             raise
 
 
-def bring(settings: Settings, store: Store, source: sources.Image, names: list[str] | None, *, fresh: str) -> None:
+def bring(
+    settings: Settings,
+    store: Store,
+    source: sources.Image,
+    names: list[str] | None,
+    *,
+    fresh: str,
+    jobs: int | None,
+) -> None:
     """Bring in an image that is open, telling how it goes; print its ID.
 
     Args:
@@ -107,10 +124,11 @@ def bring(settings: Settings, store: Store, source: sources.Image, names: list[s
         source: the image.
         names: references in full; ``None`` for those that it has there.
         fresh: the beginning of the status of an image that was not here before.
+        jobs: layers at a time.
     """
     before = _there(store, source)
     with watched(settings, source) as (opened, told):
-        image = store.bring(opened, names, watch=told)
+        image = store.bring(opened, names, watch=told, jobs=jobs)
     new = before is None or before.names != image.names
     name = called(image)
     show(settings, image, told, f"{fresh} {name}" if new else f"Image is up to date for {name}")

@@ -36,7 +36,6 @@ def mount(settings: Settings, name: str, target: str | None, *, read_only: bool)
     'umount' or the next start of the machine.
     """
     with stores.opened(settings) as store:
-        _check_text(store.root if target is None else os.path.realpath(target))
         thing = stores.find(store, name, (stores.CONTAINER, stores.IMAGE))
         if isinstance(thing, Container):
             place = thing.mount(target, read_only=read_only, keep=True)
@@ -48,18 +47,6 @@ def mount(settings: Settings, name: str, target: str | None, *, read_only: bool)
         output.document({"path": path, "mounted": attached, "read_only": read_only})
     else:
         output.raw_line(path)
-
-
-def _check_text(path: str) -> None:
-    """Refuse a place that the ledger cannot name.
-
-    Raises:
-        click.UsageError: the path is not UTF-8.
-    """
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        raise click.UsageError(f"{path!r} is not UTF-8, as a place to mount on has to be") from None
 
 
 @click.command(epilog="Example: graphdriver umount web")

@@ -84,6 +84,7 @@ def _login(host: str, creds: str) -> tuple[str, str]:
 @click.argument("reference", metavar="REF")
 @click.option("--platform", metavar="OS/ARCH", help="Which one of several; this machine's by default.")
 @connection_options
+@importing.jobs_option
 @stores.durability_option
 @global_options
 @click.pass_obj
@@ -95,6 +96,7 @@ def pull(
     creds: str | None,
     authfile: str | None,
     tls_verify: bool | None,
+    jobs: int | None,
     durability: str,
 ) -> None:
     """Bring in the image REF from its registry; print its ID.
@@ -110,7 +112,7 @@ def pull(
         output.message(settings, f"{wanted.tag or wanted.digest}: Pulling from {wanted.repository}")
         opened = stack.enter_context(pulling.open_remote(wanted, platform=platform, **how))
         names = [f"{wanted.repository}:{wanted.tag}"] if wanted.tag else []
-        importing.bring(settings, store, opened, names, fresh="Downloaded newer image for")
+        importing.bring(settings, store, opened, names, fresh="Downloaded newer image for", jobs=jobs)
 
 
 @click.command(epilog="Example: graphdriver push debian:12 registry.example.org/base/debian:12")

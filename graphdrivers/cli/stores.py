@@ -38,7 +38,21 @@ def opened(settings: Settings, *, durability: str = "layer") -> Iterator[Store]:
         output.message(settings, f"driver {driver.name} ({driver.support.engine}) in {driver.home}", level=1)
         for problem in store.problems:
             output.message(settings, f"graphdriver: {problem.what}: {problem.reason}; see 'graphdriver doctor'")
-        yield store
+        try:
+            yield store
+        except errors.LayerInUse as error:
+            _tell_owner(settings, error)
+            raise
+
+
+def _tell_owner(settings: Settings, error: "errors.LayerInUse") -> None:
+    """Add what a layer of the store's own belongs to: its name says nothing to people."""
+    from graphdrivers.cli import owners  # noqa: PLC0415 - every command starts with this module; for this error only
+
+    with contextlib.closing(owners.Ledger(settings.root)) as ledger:
+        owner = ledger.owner_of(error.layer)
+    if owner is not None:
+        error.add_note(f"it is a layer of {owner}")
 
 
 def durability_option(command: _Command) -> _Command:

@@ -8,7 +8,6 @@ import click
 from graphdrivers import naivediff
 from graphdrivers.api.containers import Container
 from graphdrivers.api.store import Store
-from graphdrivers.archive.produce import produce
 from graphdrivers.cli import completing, output, stores, tars
 from graphdrivers.cli.settings import Settings, global_options
 from graphdrivers.model import Change, LayerRecord, Profile
@@ -76,7 +75,7 @@ def export(settings: Settings, name: str, target: str, profile: str, compress: s
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(stores.opened(settings))
         layer = stores.layer_of(store, stores.find(store, name))
-        found = differing.differences(store.site, None, layer)
         epoch = settings.source_date_epoch
-        tar = stack.enter_context(produce(found, profile=Profile(profile), source_date_epoch=epoch))
+        found = differing.compared(store.site, None, layer, profile=Profile(profile), source_date_epoch=epoch)
+        tar = stack.enter_context(found)
         tars.write(settings, tar, target, compress, f"export {name}")

@@ -13,7 +13,7 @@ from graphdrivers.cli import output
 from graphdrivers.cli.described import short
 from graphdrivers.cli.settings import Settings
 from graphdrivers.images.image import Image, ImageLayer
-from graphdrivers.store.importing import Watch
+from graphdrivers.store.incoming import Watch
 from graphdrivers.store.ledger import Layer
 
 if TYPE_CHECKING:

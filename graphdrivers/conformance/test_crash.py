@@ -12,7 +12,7 @@ from graphdrivers import errors, loading
 from graphdrivers.conformance.observe import assert_same
 from graphdrivers.conformance.processes import at_once, killed_at, some_of, steps_of
 from graphdrivers.conformance.workbench import Member, Workbench, directory, layer_tar, opaque, whiteout
-from graphdrivers.driver import Driver
+from graphdrivers.driver import AppliesAhead, Driver
 from graphdrivers.edits import Create, Edit, Link, Mkdir, Remove, Symlink, replay
 from graphdrivers.linux import mounts
 
@@ -166,6 +166,25 @@ def test_killed_while_applying(scene: _Scene) -> None:
         assert (record.parent, record.sealed) == ("base", False)
         driver.remove("layer")
         assert_same(wanted, scene.bench.tree(scene.bench.applied("layer", "base", _TAR)))
+        scene.cleared(driver)
+
+
+def test_killed_while_applying_ahead(scene: _Scene) -> None:
+    """A layer that is made at once with its content is there as a whole, or is not there."""
+    scene.bench.needs("apply_ahead")
+
+    def apply(driver: Driver) -> None:
+        assert isinstance(driver, AppliesAhead)
+        driver.apply_ahead("layer", "base", io.BytesIO(_TAR), ready=lambda: None)
+
+    wanted = scene.bench.tree(scene.bench.applied("wanted", "base", _TAR))
+    scene.bench.driver.remove("wanted")
+    for step in scene.crashes(apply, _nothing):
+        driver = scene.crash(apply, step)
+        if not _exists(driver):
+            apply(driver)
+        driver.seal("layer")
+        assert_same(wanted, scene.bench.tree("layer"))
         scene.cleared(driver)
 
 

@@ -7,12 +7,14 @@ import shutil
 import stat
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import BinaryIO
 
 import attrs
 import pytest
 
 from graphdrivers import edits
 from graphdrivers.archive import owners
+from graphdrivers.archive.restore import restore
 from graphdrivers.conformance import observe
 from graphdrivers.driver import Driver
 from graphdrivers.linux import mounts, namespaces
@@ -148,6 +150,16 @@ class Workbench:
     def diff(self, layer: str, profile: Profile = Profile.FULL) -> bytes:
         """Read the diff of a layer."""
         with contextlib.closing(self.driver.diff(layer, profile=profile)) as stream:
+            return b"".join(iter(lambda: stream.read(1 << 20), b""))
+
+    def tar_back(self, layer: str, record: BinaryIO) -> bytes:
+        """Read the tar of a sealed base layer back from its files and the record of its headers."""
+
+        def opened(path: bytes) -> int:
+            return os.open(os.path.join(os.fsencode(root), path), os.O_RDONLY)
+
+        record.seek(0)
+        with self.viewing(layer) as root, contextlib.closing(restore(record, opened)) as stream:
             return b"".join(iter(lambda: stream.read(1 << 20), b""))
 
     def forget(self) -> None:

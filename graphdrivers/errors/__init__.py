@@ -24,6 +24,7 @@ Catch ``GraphDriverError`` for everything but failed system calls; those are
     ├── DigestMismatch
     ├── StoreError
     │   └── LockTimeout, StoreCorrupt, StoreVersion, UnsafeStore
+    ├── UnpackerDied                 a process beside this one that made a layer
     ├── ObjectNotFound               no container, image or layer of a name
     ├── ImageError
     │   └── InvalidReference, InvalidManifest, BlobNotFound, RegistryError, AuthenticationFailed,
@@ -107,6 +108,7 @@ if TYPE_CHECKING:
         StoreCorrupt,
         StoreError,
         StoreVersion,
+        UnpackerDied,
         UnsafeStore,
         UserNotFound,
     )
@@ -170,6 +172,7 @@ _HOMES = {
         "StoreCorrupt",
         "StoreError",
         "StoreVersion",
+        "UnpackerDied",
         "UnsafeStore",
         "UserNotFound",
     ),
@@ -227,6 +230,7 @@ __all__ = [
     "StoreError",
     "StoreVersion",
     "SyscallError",
+    "UnpackerDied",
     "UnsafePath",
     "UnsafeStore",
     "UnsupportedEntry",

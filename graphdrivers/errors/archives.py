@@ -59,13 +59,22 @@ class UnsupportedEntry(ArchiveError):
 
 @attrs.define(eq=False)
 class LimitExceeded(ArchiveError):
-    """A limit on what an archive may ask for was reached; ``limit`` names the ``Limits`` field."""
+    """A limit on what an archive may ask for was reached.
+
+    ``limit`` names the ``Limits`` field; empty where it is the disk that has no
+    more room.
+    """
 
     limit: str = ""
 
     template: ClassVar[str] = "limit reached: {reason}"
     remedy: ClassVar[str] = "if the archive is trusted, raise the limit {limit}"
     exit_code: ClassVar[int] = 44
+
+    @property
+    def fix(self) -> str:
+        """Say which limit to raise, or that there has to be more room."""
+        return self.remedy.format(limit=self.limit) if self.limit else "free some space there"
 
 
 @attrs.define(eq=False)

@@ -121,7 +121,7 @@ class ImageNotFound(ImageError):
 class ImageInUse(ImageError):
     """Containers stand on the image, or it has other names."""
 
-    remedy: ClassVar[str] = "remove the containers first ('graphdriver rm'), or untag single names"
+    remedy: ClassVar[str] = "remove its containers ('graphdriver rm') or its other names ('graphdriver rmi NAME') first"
     exit_code: ClassVar[int] = 76
 
 
@@ -196,7 +196,7 @@ class CheckpointNotFound(ContainerError):
     point: str
     points: tuple[str, ...] = ()
 
-    template: ClassVar[str] = "container {container!r} has no checkpoint {point!r}; it has {names}"
+    template: ClassVar[str] = "container {container!r} has no checkpoint{point}; it has {names}"
     remedy: ClassVar[str] = "'graphdriver checkpoint NAME' makes one"
     exit_code: ClassVar[int] = 84
 
@@ -204,7 +204,8 @@ class CheckpointNotFound(ContainerError):
     def message(self) -> str:
         """Name the checkpoints that there are."""
         names = ", ".join(repr(point) for point in self.points) or "none"
-        return self.template.format(container=self.container, point=self.point, names=names)
+        point = f" {self.point!r}" if self.point else ""
+        return self.template.format(container=self.container, point=point, names=names)
 
 
 @attrs.define(eq=False)
@@ -227,6 +228,19 @@ class InvalidContainerName(ContainerError):
     template: ClassVar[str] = "invalid name {container!r}: {reason}"
     remedy: ClassVar[str] = "use 1 to 128 letters, digits, '_', '.' and '-', a letter or digit first"
     exit_code: ClassVar[int] = 86
+
+
+@attrs.define(eq=False)
+class UnpackerDied(GraphDriverError):
+    """A process that unpacked a layer was killed, most often because memory was short."""
+
+    layer: str
+    status: int
+    """As ``subprocess.Popen.returncode``: negative for a signal."""
+
+    template: ClassVar[str] = "the process that unpacked layer {layer!r} ended unexpectedly (status {status})"
+    remedy: ClassVar[str] = "run it again: layers that are complete are kept; where memory is short, with --jobs 1"
+    exit_code: ClassVar[int] = 66
 
 
 @attrs.define(eq=False)

@@ -8,7 +8,7 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from graphdrivers import errors
 from graphdrivers.images.run_options import path_problem
@@ -22,7 +22,13 @@ _TEMPORARY = f".{CONFIG}-"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
-def write_bundle(directory: str | os.PathLike[str], spec: RuntimeSpec, *, rootfs: str | None = None) -> None:
+def write_bundle(
+    directory: str | os.PathLike[str],
+    spec: RuntimeSpec,
+    *,
+    rootfs: str | None = None,
+    mount: Callable[[], object] = bool,
+) -> None:
     """Write a bundle; ``crun run --bundle DIRECTORY NAME`` runs it once the root file system is mounted.
 
     Atomic: the folder is a bundle from the moment on that ``config.json`` is
@@ -35,6 +41,7 @@ def write_bundle(directory: str | os.PathLike[str], spec: RuntimeSpec, *, rootfs
         spec: what to write.
         rootfs: absolute path of the root file system, to be named in the configuration; ``None`` makes an empty
             ``rootfs`` in the folder, for the caller to mount it on.
+        mount: called when the folder is ready and has no configuration yet: the time to mount the root file system.
 
     Raises:
         InvalidRunOption: ``rootfs`` is not an absolute path.
@@ -52,6 +59,7 @@ def write_bundle(directory: str | os.PathLike[str], spec: RuntimeSpec, *, rootfs
         if rootfs is None:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(ROOTFS, 0o755, dir_fd=folder)
+        mount()
         _write_config(folder, _document(spec, rootfs or ROOTFS), os.fspath(directory))
 
 

@@ -42,6 +42,8 @@ class Image:
     config: ImageConfig
     layers: tuple[ImageLayer, ...]
     """Lowest first; none at all for an image made from nothing."""
+    distant: bool = False
+    """Its layers come over a network."""
 
     _open_layer: Callable[[ImageLayer], BinaryIO]
     _close: Callable[[], None]

@@ -25,7 +25,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import ClassVar
 
 import attrs
@@ -70,6 +70,10 @@ class LayerFile:
     def parent(self) -> str | None:
         """The nearest ancestor."""
         return self.ancestors[0] if self.ancestors else None
+
+
+Ancestry = LayerFile | Callable[[], LayerFile]
+"""That of a layer in the making, or what gives it once its parent is there."""
 
 
 def recorded_options(home: str, driver: str) -> dict[str, str] | None:
@@ -202,8 +206,10 @@ class LayerDirs:
         return LayerFile(ancestors)
 
     @contextlib.contextmanager
-    def making(self, layer: str, ancestry: LayerFile) -> Iterator[str]:
+    def making(self, layer: str, ancestry: Ancestry) -> Iterator[str]:
         """Give a folder to fill; at the end of the block it is the layer, on an error it never was.
+
+        An ``ancestry`` that is to be asked for is asked for then.
 
         Raises:
             LayerExists: another process was faster.
@@ -213,7 +219,8 @@ class LayerDirs:
             os.mkdir(made, 0o700)
             undo.callback(self.release, made)  # nothing to be done any more once it is renamed
             yield made
-            text = json.dumps({"version": VERSION, "parent": ancestry.parent, "ancestors": ancestry.ancestors})
+            known = ancestry if isinstance(ancestry, LayerFile) else ancestry()
+            text = json.dumps({"version": VERSION, "parent": known.parent, "ancestors": known.ancestors})
             with open(os.path.join(made, "layer.json"), "w", encoding="ascii") as file:
                 file.write(text)
             try:
@@ -227,8 +234,7 @@ class LayerDirs:
 
     def mark(self, layer: str, name: str) -> None:
         """Make an empty file in a layer's folder. Atomic, idempotent."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        os.close(os.open(self.path(layer, name), flags, 0o600))
+        mark(self.path(layer), name)
 
     def seal(self, layer: str) -> None:
         """Put the mark that makes a layer immutable. Atomic, idempotent."""
@@ -324,6 +330,12 @@ class LayerDirs:
             for folder in ("", *self.made_as):
                 self.release(os.path.join(self._tmp, name, folder))
             delete(self._tmp, name)
+
+
+def mark(folder: str, name: str) -> None:
+    """Make an empty file. Atomic, idempotent."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    os.close(os.open(f"{folder}/{name}", flags, 0o600))
 
 
 def in_mount_table(*texts: str) -> bool:

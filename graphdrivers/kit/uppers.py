@@ -5,17 +5,19 @@ layer holds, not what the image does.
 """
 
 import abc
-from collections.abc import Iterator, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, BinaryIO
 
-from graphdrivers import archive, naivediff
+from graphdrivers import archive, errors, naivediff
 from graphdrivers.archive.whiteouts import Dialect
 from graphdrivers.driver import Driver
-from graphdrivers.kit.layerdirs import LayerDirs, directory
+from graphdrivers.kit.layerdirs import LayerDirs, LayerFile, directory
 from graphdrivers.linux import trees
-from graphdrivers.model import Change, LayerRecord, Profile, Usage
+from graphdrivers.model import Capabilities, Change, LayerRecord, Profile, Usage
 
 if TYPE_CHECKING:
+    from graphdrivers.archive.apply import Target
     from graphdrivers.archive.entries import Difference
     from graphdrivers.archive.union import Branch, Union
 
@@ -86,3 +88,51 @@ class UpperDriver(Driver):
             return
         with self._union(ancestors) as lower:
             yield from archive.compare.compare_layer(self._branch(layer), lower)
+
+
+class Awaited:
+    """The ancestry of a layer whose parent may still be in the making: asked for, it waits."""
+
+    def __init__(
+        self, dirs: LayerDirs, layer: str, parent: str | None, ready: Callable[[], object], max_depth: int | None
+    ) -> None:
+        """Wait with ``ready`` (see `driver.AppliesAhead.apply_ahead`), at most once; not for a base layer.
+
+        Raises:
+            LayerExists: the layer's name is taken.
+        """
+        if dirs.exists(layer):
+            raise errors.LayerExists(layer)
+        self._dirs = dirs
+        self._layer = layer
+        self._parent = parent
+        self._ready = ready
+        self._max_depth = max_depth
+        self._known: LayerFile | None = None
+
+    def __call__(self) -> LayerFile:
+        """Give the ancestry. Raises as `LayerDirs.check_new` does, and what ``ready`` raises."""
+        if self._known is None:
+            if self._parent is not None:
+                self._ready()
+            self._known = self._dirs.check_new(self._layer, self._parent, self._max_depth)
+        return self._known
+
+    @contextlib.contextmanager
+    def target(
+        self, tree: str, dialect: Dialect, capabilities: Capabilities, branch: "Callable[[str], Branch]"
+    ) -> "Iterator[Target]":
+        """Give what to unpack into ``tree``, the new layer's root as `roots.make_root` made it.
+
+        Args:
+            tree: a path.
+            dialect: how it is written.
+            capabilities: the driver's.
+            branch: gives a layer's own tree, as a part of the view of the parents.
+        """
+        with directory(tree) as root, contextlib.ExitStack() as stack:
+            lower = None
+            if self._parent is not None:
+                late = archive.union.LateUnion(lambda: [branch(layer) for layer in self().ancestors])
+                lower = stack.enter_context(late)
+            yield archive.apply.Target(root, dialect, lower, capabilities, late=lower is not None)

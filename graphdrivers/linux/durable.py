@@ -7,7 +7,7 @@ import fcntl
 import os
 import stat
 from collections.abc import Iterator
-from typing import Self
+from typing import BinaryIO, Self
 
 from graphdrivers.errors import SyscallError
 from graphdrivers.linux import trees
@@ -104,6 +104,15 @@ def _rename_checked(src_dir_fd: int, src: str | bytes, dst_dir_fd: int, dst: str
         if error.errno in {errno.ENOTEMPTY, errno.ENOTDIR}:
             raise failure(errno.EEXIST, "renameat", src, dst) from error
         raise
+
+
+def created(path: str) -> BinaryIO:
+    """Open a new file for writing, which nobody else may read.
+
+    Raises:
+        FileExistsError: there is one.
+    """
+    return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb")
 
 
 class Staging:

@@ -62,6 +62,11 @@ def mounted_at(path: str) -> MountPoint | None:
     return found[-1] if found else None
 
 
+def targets() -> frozenset[str]:
+    """Give all places where something is mounted: what `mounted_at` tells of one, for many at the cost of one."""
+    return frozenset(_unescape(line.split(b" ", 5)[4]) for line in _lines() if line)
+
+
 def unparsed() -> bytes:
     """Read the mount table of this mount namespace, as the kernel writes it."""
     opened = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)

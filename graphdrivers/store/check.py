@@ -251,7 +251,7 @@ def _disagreements(site: Site, name: str, parent: str | None, diff_id: str | Non
     if found.parent != parent:
         detail = f"its parent is {found.parent!r} in the driver, {parent!r} in the ledger"
         yield from _if_still_there(site, name, FaultKind.STATE, detail)
-    if diff_id is not None and not found.sealed:
+    if diff_id is not None and not found.sealed and not (_found_now(site.driver, name) or found).sealed:
         yield from _if_still_there(site, name, FaultKind.STATE, "it is a layer of an image, and not sealed")
 
 

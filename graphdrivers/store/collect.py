@@ -66,11 +66,14 @@ def sweep(site: Site, marked: Iterable[str]) -> Collected:
             resisted.append((name, str(error)))
         else:
             removed.append(name)
-    with site.database.write() as step:
+
+    def forget(step: Step) -> None:
         for name in removed:
             # A child that resisted still names it; then the row stays until the child is gone.
             if not step.execute("SELECT 1 FROM layers WHERE parent = ?", (name,)).fetchone():
                 step.execute("DELETE FROM layers WHERE name = ?", (name,))
+
+    site.database.take_back(forget)
     return Collected(tuple(removed), tuple(resisted))
 
 

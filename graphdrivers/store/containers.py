@@ -379,8 +379,7 @@ def _made(
             return acknowledge(step)
     except BaseException:
         with contextlib.suppress(errors.GraphDriverError, OSError):  # opening the store tries again
-            with site.database.write() as step:
-                cancel(step)
+            site.database.take_back(cancel)
             for name, _parent in reversed(layers):
                 making.undo(site, name)
         raise

@@ -13,7 +13,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from graphdrivers import errors
@@ -126,6 +126,25 @@ class Database:
                 if connection.in_transaction:  # a full disk makes SQLite roll back by itself
                     connection.execute("ROLLBACK")
                 raise
+
+    def take_back(self, work: Callable[[Step], object]) -> None:
+        """Make a step that only takes away; on a full disk with the room kept aside, which the first try gives up.
+
+        Without this, what a failure leaves would stay for as long as this process lives.
+
+        Raises:
+            OSError: ``ENOSPC``, that room is too little.
+            LockTimeout: see `write`.
+        """
+        for is_last in (False, True):
+            try:
+                with self.write() as step:
+                    work(step)
+            except OSError as error:
+                if is_last or error.errno != errno.ENOSPC:
+                    raise
+            else:
+                return
 
     def is_sound(self) -> list[str]:
         """Let SQLite check the file; give what it complains of."""
@@ -245,13 +264,22 @@ def _name(error: sqlite3.DatabaseError) -> str:
     return getattr(error, "sqlite_errorname", "") or ""
 
 
+def _is_read_only(path: str) -> bool:
+    """Say whether the file system is; the ledger itself is not opened for that, as closing it would drop its locks."""
+    try:
+        return bool(os.statvfs(os.path.dirname(path)).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False
+
+
 def _translated(path: str, error: sqlite3.DatabaseError) -> Exception:
     name = _name(error)
     if name.startswith(_BUSY):
         return errors.LockTimeout(path, f"other processes wrote to it for {BUSY_TIMEOUT:g} s")
     for beginning, number in _ERRNO.items():
         if name.startswith(beginning):
-            return OSError(number, f"{os.strerror(number)} ({name})", path)
+            cause = errno.EROFS if number == errno.EACCES and _is_read_only(path) else number
+            return OSError(cause, f"{os.strerror(cause)} ({name})", path)
     if isinstance(error, sqlite3.IntegrityError):
         return errors.StoreCorrupt(path, f"the ledger would contradict itself: {error}")
     return errors.StoreCorrupt(path, f"the ledger is damaged: {error}")

@@ -48,5 +48,4 @@ def of_import(site: Site) -> Iterator[str]:
 
 def end(site: Site, lease: str) -> None:
     """End a lease; what it alone kept stays until it is collected. Idempotent."""
-    with site.database.write() as step:
-        step.execute("DELETE FROM leases WHERE lease = ?", (lease,))
+    site.database.take_back(lambda step: step.execute("DELETE FROM leases WHERE lease = ?", (lease,)))

@@ -6,20 +6,23 @@ before it is 'ready'.
 """
 
 import contextlib
-import io
 import os
 from collections.abc import Callable, Iterator
-from typing import BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 import attrs
 
-from graphdrivers import errors
+from graphdrivers import archive, errors
+from graphdrivers.linux import durable
 from graphdrivers.model import Applied, ChainID, DiffID, Limits, Progress
 from graphdrivers.store import files, ledger, names
 from graphdrivers.store.database import Step
 from graphdrivers.store.holders import Holder
 from graphdrivers.store.ledger import Layer
 from graphdrivers.store.site import Durability, Site
+
+if TYPE_CHECKING:
+    from graphdrivers.archive.stream import Counted
 
 
 @attrs.frozen(eq=False)
@@ -39,25 +42,19 @@ class Made:
         return names.chain_id(None if self.parent is None else self.parent.chain_id, self.applied.diff_id)
 
 
-class Counted(io.RawIOBase):
-    """A stream that counts what is read from it."""
+@attrs.frozen(eq=False)
+class Begun:
+    """A layer that the ledger has and the driver does not yet."""
 
-    def __init__(self, stream: BinaryIO) -> None:
-        """Read ``stream``, which stays the caller's."""
-        super().__init__()
-        self._read = stream.read
-        self.count = 0
-        """Bytes read."""
+    name: str
+    parent: Layer | None
+    sync: Callable[[], None]
+    """Makes all that is written for it durable."""
 
-    def readable(self) -> bool:
-        """Say yes."""
-        return True
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Read from the stream."""
-        piece = self._read(size)
-        self.count += len(piece)
-        return piece
+    @property
+    def below(self) -> str | None:
+        """The parent's name."""
+        return None if self.parent is None else self.parent.name
 
 
 @contextlib.contextmanager
@@ -86,23 +83,42 @@ def making(
         DigestMismatch: it has another DiffID.
         ArchiveError, OSError: see `driver.Driver.apply`.
     """
-    name = names.image_layer()
+    with intended(site, parent) as begun:
+        site.driver.create(begun.name, begun.below)
+        counted = archive.stream.Counted(tar)
+        applied = _fill(site, begun.name, counted, limits, progress)
+        yield filled(site, begun, applied, counted.count, expected)
+
+
+@contextlib.contextmanager
+def intended(site: Site, parent: Layer | None) -> Iterator[Begun]:
+    """Record that a layer is about to be made; the driver makes it in the block, and there it waits for `acknowledge`.
+
+    What was not acknowledged when the block ends is removed again.
+    """
+    begun = Begun(names.image_layer(), parent, lambda: None)
     with site.database.write() as step:
-        ledger.intend(step, name, None if parent is None else parent.name, Holder.here())
+        ledger.intend(step, begun.name, begun.below, Holder.here())
     try:
         with site.syncing() as sync:
-            site.driver.create(name, None if parent is None else parent.name)
-            counted = Counted(tar)
-            applied = _fill(site, name, counted, limits, progress)
-            _check(applied, expected)
-            site.driver.seal(name)
-            yield Made(name, parent, applied, counted.count, sync)
+            yield attrs.evolve(begun, sync=sync)
     except BaseException:
         with contextlib.suppress(errors.GraphDriverError, OSError):  # recover tries again
-            undo(site, name)
+            undo(site, begun.name)
         raise
-    if site.database.one("SELECT 1 FROM layers WHERE name = ? AND state = 'making'", (name,)):
-        undo(site, name)
+    if site.database.one("SELECT 1 FROM layers WHERE name = ? AND state = 'making'", (begun.name,)):
+        undo(site, begun.name)
+
+
+def filled(site: Site, begun: Begun, applied: Applied, tar_size: int, expected: DiffID | None) -> Made:
+    """Seal a layer that the driver has filled.
+
+    Raises:
+        DigestMismatch: it is not the ``expected`` one.
+    """
+    _check(applied, expected)
+    site.driver.seal(begun.name)
+    return Made(begun.name, begun.parent, applied, tar_size, begun.sync)
 
 
 def acknowledge(site: Site, made: Made, lease: str) -> Layer:
@@ -147,9 +163,12 @@ def undo(site: Site, name: str) -> None:
     site.driver.remove(name)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(site.record_path(name))
-    with site.database.write() as step:
-        step.execute("DELETE FROM repairs WHERE substitute = ?", (name,))
-        step.execute("DELETE FROM layers WHERE name = ?", (name,))
+    site.database.take_back(lambda step: _forget(step, name))
+
+
+def _forget(step: Step, name: str) -> None:
+    step.execute("DELETE FROM repairs WHERE substitute = ?", (name,))
+    step.execute("DELETE FROM layers WHERE name = ?", (name,))
 
 
 def fill_again(site: Site, layer: Layer, tar: BinaryIO, limits: Limits) -> None:
@@ -160,7 +179,7 @@ def fill_again(site: Site, layer: Layer, tar: BinaryIO, limits: Limits) -> None:
     """
     try:
         site.driver.create(layer.name, layer.parent)
-        _check(_fill(site, layer.name, Counted(tar), limits, None), layer.diff_id)
+        _check(_fill(site, layer.name, archive.stream.Counted(tar), limits, None), layer.diff_id)
         site.driver.seal(layer.name)
     except BaseException:
         with contextlib.suppress(errors.GraphDriverError, OSError):
@@ -177,9 +196,8 @@ def _refuse_orphan(step: Step, made: Made) -> None:
         raise errors.LayerNotFound(below)
 
 
-def _fill(site: Site, name: str, tar: Counted, limits: Limits, progress: Progress | None) -> Applied:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    with open(os.open(site.record_path(name), flags, 0o600), "wb") as record:
+def _fill(site: Site, name: str, tar: "Counted", limits: Limits, progress: Progress | None) -> Applied:
+    with durable.created(site.record_path(name)) as record:
         return site.driver.apply(name, cast("BinaryIO", tar), headers=record, limits=limits, progress=progress)
 
 

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 
 import attrs
 
@@ -44,17 +45,17 @@ class Held:
 
 
 def holders_of(site: Site, layer: str | None = None) -> list[Held]:
-    """Give who holds a layer mounted now; all layers for ``None``."""
-    return [held for held in _rows(site, layer) if not is_over(site, held)]
+    """Give who holds a layer mounted now, and where; all layers for ``None``."""
+    return [now for now in _looked_at(site, _rows(site, layer)) if now is not None]
 
 
 def still_held(site: Site, layer: str) -> list[Held]:
     """Drop holders that are over, and give those that are left: also dead ones, where files in the mount are open."""
-    present = _rows(site, layer)
-    if any(is_over(site, held) for held in present):
+    recorded = _rows(site, layer)
+    if _looked_at(site, recorded) != recorded:
         with site.lock(f"mount:{layer}"):
             return _reap(site, layer)
-    return present
+    return recorded
 
 
 def attach(
@@ -83,7 +84,7 @@ def attach(
         LockTimeout: a layer below it is being repaired.
     """
     where = site.mount_point(layer) if target is None else os.path.realpath(target)
-    for other in {held.layer for held in _rows(site) if held.target == where and held.layer != layer}:
+    for other in {held.layer for held in _rows(site, target=where) if held.layer != layer}:
         reap(site, other)
     with site.lock(f"mount:{layer}"):
         present = _reap(site, layer)
@@ -127,9 +128,15 @@ def release(site: Site, held: Held, *, lazy: bool = False) -> bool:
         return last
 
 
+def ended(site: Site) -> list[Held]:
+    """Give the holders that are over, of all layers."""
+    rows = _rows(site)
+    return [held for held, now in zip(rows, _looked_at(site, rows), strict=True) if now is None]
+
+
 def over(site: Site) -> list[str]:
     """Give the layers that have holders which are over, sorted."""
-    return sorted({held.layer for held in _rows(site) if is_over(site, held)})
+    return sorted({held.layer for held in ended(site)})
 
 
 def reap(site: Site, layer: str) -> None:
@@ -145,7 +152,8 @@ def abandoned(site: Site) -> list[Held]:
     found: list[Held] = []
     for layer in over(site):
         with contextlib.suppress(errors.LockTimeout), site.lock(f"mount:{layer}", timeout=0):
-            found += [held for held in _rows(site, layer) if is_over(site, held)]
+            rows = _rows(site, layer)
+            found += [held for held, now in zip(rows, _looked_at(site, rows), strict=True) if now is None]
     return found
 
 
@@ -160,6 +168,7 @@ def strays(site: Site) -> list[str]:
         for mount in mountinfo.mounted_within(place)
         if os.path.dirname(mount.target) == place and "ro" not in mount.options
     }
+    found -= {held.layer for held in _rows(site)}
     return [layer for layer in sorted(found) if names.is_own(layer) and _is_stray(site, layer)]
 
 
@@ -202,21 +211,52 @@ def is_repaired_now(site: Site, layer: str) -> bool:
 
 def is_over(site: Site, held: Held) -> bool:
     """Say whether nobody holds this any more."""
+    return _present(site, held, frozenset()) is None
+
+
+def _looked_at(site: Site, rows: list[Held]) -> list[Held | None]:
+    """Do what `_present` does for each; the mount table, which is as long as there are mounts, is read once."""
+    table = mountinfo.targets() if any(held.attached for held in rows) else frozenset()
+    return [_present(site, held, table) for held in rows]
+
+
+def _present(site: Site, held: Held, table: AbstractSet[str]) -> Held | None:
+    """Give a holder with the place where it is now: a folder above it may have got another name. ``None`` when over.
+
+    ``table`` are places where something is mounted, if that is known.
+    """
     if held.boot != boot_id():
-        return True
+        return None
     dead = held.holder is not None and not site.is_alive(held.holder)
     if not held.attached:
-        return dead
+        return None if dead else held
     if held.namespace == mount_namespace():
-        return dead or mountinfo.mounted_at(held.target) is None
+        if dead or held.target in table or mountinfo.mounted_at(held.target) is not None:
+            return None if dead else held
+        moved = _moved_to(site, held)
+        return None if moved is None else attrs.evolve(held, target=moved)
     # What a dead process mounted in another namespace stays mounted for as long as that lives.
-    return (dead or held.holder is None) and not _namespace_lives(held.namespace)
+    over = (dead or held.holder is None) and not _namespace_lives(held.namespace)
+    return None if over else held
+
+
+def _moved_to(site: Site, held: Held) -> str | None:
+    """Find a mount that is not where it was made, and that no other row is about."""
+    known = {one.target for one in _rows(site, held.layer) if one.mount_id != held.mount_id}
+    for found, path in mountinfo.users_within(site.driver.home):
+        alike = held.layer in path.split("/") and ("ro" not in found.options) is held.writable
+        if alike and found.target not in known and not found.target.startswith(f"{site.driver.home}/"):
+            return found.target
+    return None
 
 
 def _reap(site: Site, layer: str) -> list[Held]:
     """Do what `still_held` does; the caller has the lock."""
-    present = _rows(site, layer)
-    for held in [one for one in present if is_over(site, one)]:
+    recorded = _rows(site, layer)
+    now = list(zip(recorded, _looked_at(site, recorded), strict=True))
+    present = [held if found is None else found for held, found in now]
+    _follow(site, [found for held, found in now if found is not None and found != held])
+    for held in [held for held, found in now if found is None]:
         others = [one for one in present if one.mount_id != held.mount_id]
         shared = any(_same_place(one, held) for one in others)
         if not shared and held.attached and held.boot == boot_id() and held.namespace == mount_namespace():
@@ -232,6 +272,14 @@ def _reap(site: Site, layer: str) -> list[Held]:
     return present
 
 
+def _follow(site: Site, moved: Sequence[Held]) -> None:
+    """Record where mounts are now."""
+    if moved:
+        with site.database.write() as step:
+            for held in moved:
+                step.execute("UPDATE mounts SET target = ? WHERE mount_id = ?", (_column(held.target), held.mount_id))
+
+
 def _same_place(one: Held, other: Held) -> bool:
     """Say whether two share a mount; a folder that is used as it is is the same one in every namespace."""
     return one.target == other.target and (not one.attached or one.namespace == other.namespace)
@@ -243,7 +291,8 @@ def _refuse(present: list[Held], wanted: Held) -> None:
     if wanted.writable and writable:
         raise errors.LayerInUse(wanted.layer, f"at {writable[0]!r}")
     if any(_same_place(held, wanted) for held in present):
-        raise errors.LayerInUse(wanted.layer, f"at {wanted.target!r}, in the other way")
+        how = "read-only" if wanted.writable else "writable: a view needs a place of its own"
+        raise errors.LayerInUse(wanted.layer, f"at {wanted.target!r}, {how}")
 
 
 def _mounted(site: Site, wanted: Held, plan: Sequence[Mount], note: Callable[[Step], object], *, own: bool) -> Held:
@@ -270,7 +319,11 @@ def _detach(site: Site, held: Held, others: Sequence[Held], *, lazy: bool) -> No
     own = held.target == site.mount_point(held.layer)
     if own:
         _detach_own(held.target, lazy=lazy)
-    elif (found := mountinfo.mounted_at(held.target)) is not None and _is_of(site, held, found):
+    elif (found := mountinfo.mounted_at(held.target)) is None:
+        moved = _moved_to(site, held)
+        if moved is not None:
+            mounts.detach(moved, lazy=lazy)
+    elif _is_of(site, held, found):
         mounts.detach(held.target, lazy=lazy)
     # Removing a directory takes away what is mounted on it in other namespaces.
     if own and not any(one.target == held.target for one in others):
@@ -303,8 +356,7 @@ def _is_of(site: Site, held: Held, found: MountPoint) -> bool:
 
 
 def _forget(site: Site, held: Held) -> None:
-    with site.database.write() as step:
-        step.execute("DELETE FROM mounts WHERE mount_id = ?", (held.mount_id,))
+    site.database.take_back(lambda step: step.execute("DELETE FROM mounts WHERE mount_id = ?", (held.mount_id,)))
 
 
 @contextlib.contextmanager
@@ -355,9 +407,11 @@ def _refuse_repaired(site: Site, step: Step, layer: str) -> None:
             raise errors.LockTimeout(site.root, f"layer {below!r} below it is being repaired")
 
 
-def _rows(site: Site, layer: str | None = None) -> list[Held]:
-    where = "" if layer is None else " WHERE layer = :layer"
-    rows = site.database.read(f"SELECT {_COLUMNS} FROM mounts{where} ORDER BY mount_id", {"layer": layer})  # noqa: S608 - constants
+def _rows(site: Site, layer: str | None = None, *, target: str | None = None) -> list[Held]:
+    """Read the holders, oldest first: all of them, those of a layer, or those of a place."""
+    column, value = ("target", _column(target)) if target is not None else ("layer", layer)
+    where = "" if value is None else f" WHERE {column} = :value"
+    rows = site.database.read(f"SELECT {_COLUMNS} FROM mounts{where} ORDER BY mount_id", {"value": value})  # noqa: S608 - constants
     return [
         Held(
             number,

@@ -34,6 +34,11 @@ def container_layer(container_id: str) -> str:
     return f"container.{container_id[:32]}.{os.urandom(4).hex()}"
 
 
+def is_of_container(layer: str, container_id: str) -> bool:
+    """Say whether a layer is a writable one of this container, or was."""
+    return layer.startswith(f"container.{container_id[:32]}.")
+
+
 def is_own(layer: str) -> bool:
     """Say whether a layer belongs to the store. Others in the same home are left alone."""
     return _OWN.fullmatch(layer) is not None

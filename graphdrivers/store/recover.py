@@ -111,7 +111,7 @@ def _finish(site: Site, row: _Unfinished) -> None:
     if row.state == "removing":
         resisted = collect.sweep(site, [row.name]).resisted
         if resisted:
-            raise errors.LayerInUse(row.name, resisted[0][1])
+            raise errors.StoreError(site.root, resisted[0][1])
         return
     with site.database.write() as step:
         step.execute("DELETE FROM containers WHERE NOT ready AND (layer = :name OR init = :name)", {"name": row.name})

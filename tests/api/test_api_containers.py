@@ -1,7 +1,9 @@
 """Containers through the Python door: made, branched, taken back, compared and removed."""
 
+import contextlib
 import os
 import pathlib
+from collections.abc import Iterator
 
 import pytest
 from storetools import BASE, Say, Tree, all_at_once, layout_of, mounted_in, shown, tar_of, whole, write
@@ -34,6 +36,15 @@ def test_a_container_shows_its_image(store: Store, box: Container) -> None:
         assert store.container(name).container_id == box.container_id
     assert box.image_id == store.image("image").image_id
     whole(store)
+
+
+def test_what_people_see(store: Store, box: Container) -> None:
+    """Shown by an interpreter, a container and an image are one short line each, and can be told from others."""
+    image = store.image("image")
+    assert repr(box) == f"<Container 'box' {box.container_id[:12]}>"
+    assert image.image_id in repr(image)
+    assert "docker.io/library/image:latest" in repr(image)
+    assert len(repr(image)) < 400
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "-x", "a/b", "a b", "ä", "x" * 129, "a\n", "a\0", "../box", "a:b"])
@@ -299,6 +310,24 @@ def test_a_throw_away_container(store: Store, box: Container) -> None:
         store.container("temporary")
     assert [container.name for container in store.containers()] == [box.name]
     whole(store)
+
+
+@pytest.mark.parametrize("what", ["changes", "diff", "export"])
+@pytest.mark.parametrize("how", ["remove", "rollback"])
+def test_gone_while_it_is_read(store: Store, box: Container, what: str, how: str) -> None:
+    """What is read of a container that is removed or taken back meanwhile never looks complete."""
+    write(store, "box", {f"{folder}/{number}": "x" * 9000 for folder in range(20) for number in range(20)})
+    with contextlib.ExitStack() as stack:
+        if what == "changes":
+            rest: Iterator[object] = box.changes()
+        else:
+            stream = stack.enter_context(box.diff() if what == "diff" else store.export("box"))
+            rest = iter(lambda: stream.read(4096), b"")
+        next(rest)
+        box.remove() if how == "remove" else box.rollback("created")
+        with pytest.raises(errors.FileChanged):
+            list(rest)
+    assert store.unused() == []
 
 
 def test_an_image_in_use_stays(store: Store, box: Container) -> None:

@@ -11,6 +11,7 @@ import pytest
 from graphdrivers import errors, model
 from graphdrivers.archive import apply as applying
 from graphdrivers.archive.whiteouts import PLAIN
+from graphdrivers.linux import filesystems
 
 sys.path.insert(0, os.path.dirname(__file__))
 from layertars import ALL, Stack, chain, member, names, pack
@@ -257,6 +258,17 @@ def test_limits(tmp_path: Path) -> None:
 
     os.close(root)
     assert (members.value.limit, size.value.limit) == ("members", "size")
+
+
+def test_more_than_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nobody set a limit it is what is free, and then room is needed, not another limit."""
+    monkeypatch.setattr(filesystems, "free_bytes", lambda _fd: 4)
+    root = os.open(tmp_path, os.O_RDONLY)
+    with pytest.raises(errors.LimitExceeded, match=r"free there \(4\).*; free some space there") as caught:
+        applying.apply(pack(member("c", content=b"12345")), applying.Target(root, PLAIN, None, ALL))
+    os.close(root)
+
+    assert caught.value.limit == ""
 
 
 def test_unprivileged_owner_is_noted(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from clirun import CommandLine, run_program
 from storeimages import TOP
 
-from graphdrivers import errors
+from graphdrivers import Container, Store, errors
 from graphdrivers.cli import failures
 from graphdrivers.linux import mountinfo
 
@@ -209,13 +209,70 @@ def test_mistakes(store: CommandLine, tmp_path: pathlib.Path, arguments: list[st
     assert not (tmp_path / "x").exists()
 
 
-def test_places_that_are_not_utf8(store: CommandLine, tmp_path: pathlib.Path) -> None:
-    """They are refused in one line."""
-    store("create", "debian:12", "--name", "web")
-    target = tmp_path / "\udcff"
+@needs_root
+def test_places_that_are_not_utf8(any_store: CommandLine, tmp_path: pathlib.Path) -> None:
+    """Something is mounted there as anywhere else; the path is printed as it is, escaped in tables, exact in JSON."""
+    any_store("create", "debian:12", "--name", "web")
+    target = tmp_path / "to\udcff"
     target.mkdir()
-    ran = store("mount", "web", str(target), check=False)
+    printed = any_store("mount", "web", str(target)).out
+    assert (target / "etc/motd").read_bytes() == TOP["etc/motd"]
+    listed, found = any_store("ls").out, any_store("ls", "--json").json[0]["Mounts"]
+    refused = any_store("rm", "web", check=False)
+    any_store("umount", str(target))
 
-    assert ran.code == failures.USAGE
-    assert ran.err.count("\n") == 1
-    assert store("ls", "--json").json[0]["Mounts"] == []
+    assert printed == f"{target}\n"
+    assert "to\\xff\n" in listed
+    assert [one["Target"] for one in found] == [str(target)]
+    assert (refused.code, refused.err.isascii()) == (errors.ContainerInUse.exit_code, True)
+    assert mountinfo.mounted_at(str(target)) is None
+    assert any_store("ls", "--json").json[0]["Mounts"] == []
+
+
+@needs_root
+def test_what_is_in_the_way(any_store: CommandLine, tmp_path: pathlib.Path) -> None:
+    """A mount that another one keeps from being made is told in the words that people know: no layer's name alone."""
+    cli = any_store
+    cli("create", "debian:12", "--name", "web")
+    cli("create", "debian:12", "--name", "other")
+    (tmp_path / "first").mkdir()
+    place = str(tmp_path / "first")
+    cli("mount", "web", place)
+    second = cli("mount", "web", str(tmp_path), check=False)
+    view = cli("mount", "web", place, "--read-only", check=False)
+    taken = [cli("mount", name, place, check=False) for name in ("other", "debian:12")]
+
+    for ran in (second, view):
+        assert ran.code == errors.ContainerInUse.exit_code
+        assert ran.err.startswith(f"graphdriver: container 'web' is in use: mounted at {place!r}")
+        assert ran.err.count("\n") == 1
+    assert "a place of its own" in view.err
+    for ran in taken:
+        assert ran.code == errors.LayerInUse.exit_code
+        assert f"at {place!r}" in ran.err
+        assert "a layer of container web" in ran.err
+
+
+def test_a_list_while_containers_go(
+    store: CommandLine, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container that another process removes while the list is made is left out; the others keep their mounts."""
+    for name in ("first", "second", "third"):
+        store("create", "debian:12", "--name", name)
+    (tmp_path / "place").mkdir()
+    if os.geteuid() == 0:
+        store("mount", "third", str(tmp_path / "place"))
+    listed = Store.containers
+
+    def slow(opened: Store) -> list[Container]:
+        found = listed(opened)
+        if len(found) == 3:
+            found[1].remove()
+        return found
+
+    monkeypatch.setattr(Store, "containers", slow)
+    made = {one["Name"]: one for one in store("--json", "ls", "--size").json}
+
+    assert list(made) == ["first", "third"]
+    assert [one["Target"] for one in made["third"]["Mounts"]] == [str(tmp_path / "place")] * (os.geteuid() == 0)
+    assert {one["ImageName"] for one in made.values()} == {"debian:12"}

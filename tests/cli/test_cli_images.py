@@ -39,6 +39,21 @@ def test_import_tells_each_layer(cli: CommandLine, tmp_path: pathlib.Path) -> No
     assert first.out.removeprefix("sha256:").strip() in cli("images", "-q", "--no-trunc").out
 
 
+def test_import_of_several_layers_at_a_time(cli: CommandLine, tmp_path: pathlib.Path) -> None:
+    """--jobs changes nothing but the time: each layer is told once, lowest first, and the image is the same."""
+    source = str(layout(tmp_path / "image", *(layer({f"dir/{number}": b"x" * number}) for number in range(4))))
+    several = cli("import", source, "--jobs", "3")
+    lines = [line for line in several.err.splitlines() if line.endswith(": Pull complete")]
+    assert len(lines) == 4
+    assert len(set(lines)) == 4
+    assert cli("import", source, "--jobs", "1").out == several.out
+    assert cli("check", "--deep").code == 0
+
+    wrong = run_program(*cli.globals, "import", source, "--jobs", "0")
+    assert wrong.code == 2
+    assert "--jobs" in wrong.err
+
+
 def test_import_as_json_and_quiet(cli: CommandLine, tmp_path: pathlib.Path) -> None:
     """One document that says what came; with -q nothing but the ID."""
     source = str(debian(tmp_path))
@@ -117,6 +132,37 @@ def test_images_fit_80_columns(store: CommandLine) -> None:
         "debian",
         "registry.example.org/base",
     ]
+
+
+@pytest.mark.parametrize(
+    ("asked", "rows"),
+    [
+        ("debian", ["debian 12", "debian stable"]),
+        ("docker.io/library/debian", ["debian 12", "debian stable"]),
+        ("debian:12", ["debian 12"]),
+        ("example.org:5000/base", ["example.org:5000/base 12"]),
+        ("base", []),
+        ("debian:nope", []),
+        ("deb", []),
+    ],
+)
+def test_images_of_a_name(store: CommandLine, asked: str, rows: list[str]) -> None:
+    """As in Docker a repository means all its tags, in tables, lists of IDs and JSON."""
+    store("tag", "debian:12", "debian:stable")
+    store("tag", "debian:12", "example.org:5000/base:12")
+    lines = store("images", asked).out.splitlines()[1:]
+    documents = store("--json", "images", asked).json
+
+    assert [" ".join(line.split()[:2]) for line in lines] == rows
+    assert [name.rpartition(":")[::2] for one in documents for name in one["RepoTags"]] == [
+        tuple(row.split()) for row in rows
+    ]
+    assert len(store("images", "-q", asked).out.splitlines()) == bool(rows)
+
+
+def test_images_of_a_name_that_cannot_be(store: CommandLine) -> None:
+    """It is told, for it is no name of anything."""
+    assert store("images", "UPPER", check=False).code == errors.InvalidReference.exit_code
 
 
 def test_history_shows_what_strangers_wrote(cli: CommandLine, tmp_path: pathlib.Path) -> None:

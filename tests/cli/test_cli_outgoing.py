@@ -4,6 +4,8 @@ import json
 import os
 import pathlib
 import shutil
+import subprocess
+import sys
 import tarfile
 from collections.abc import Iterator
 
@@ -136,3 +138,34 @@ def test_bundle(web: CommandLine, tmp_path: pathlib.Path) -> None:
     assert not list((folder / "rootfs").iterdir())
     shutil.rmtree(folder)
     assert web("rm", "web").out == "web\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_bundle_of_a_mounted_container(web: CommandLine, tmp_path: pathlib.Path) -> None:
+    """One that is mounted elsewhere is refused, and the same command works once it is not."""
+    folder = tmp_path / "bundle"
+    command = ("bundle", "web", str(folder), "--", "/bin/sh")
+    web("mount", "web")
+    ran = web(*command, check=False)
+    assert (ran.code, ran.err.count("\n")) == (errors.ContainerInUse.exit_code, 1)
+    assert not (folder / "config.json").exists()
+
+    web("umount", "web")
+    web(*command)
+    assert json.loads((folder / "config.json").read_text())["process"]["args"] == ["/bin/sh"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has something to give up")
+def test_bundle_without_mounting(store: CommandLine, tmp_path: pathlib.Path) -> None:
+    """Root that may not mount, as in other containers, is given the tree where it lies, as everybody else is."""
+    store("create", "debian:12", "--name", "web")
+    arguments = [*store.globals, "bundle", "web", str(tmp_path / "bundle"), "--", "/bin/sh"]
+    unable = ["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin"]
+    command = [*unable, sys.executable, "-m", "graphdrivers", *arguments]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+    root = json.loads((tmp_path / "bundle/config.json").read_text())["root"]["path"]
+    assert pathlib.Path(root, "etc/motd").exists()
+    assert not (tmp_path / "bundle/rootfs").exists()
+    store("umount", "web")

@@ -25,7 +25,8 @@ from graphdrivers.model import Change
 SCRIPT = pathlib.Path(__file__).parents[2] / "scripts" / "debian-image"
 FOLDER = "GRAPHDRIVERS_DEBIAN_IMAGE"
 
-DRIVERS = ["overlay", "vfs", "aufs"]
+DRIVERS = os.environ.get("GRAPHDRIVERS_JOURNEY_DRIVERS", "overlay vfs aufs").split()
+"""With options behind commas (``zfs,dataset=tank/layers``)."""
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="root is needed for owners and device nodes"),
@@ -51,8 +52,15 @@ def layout() -> str:
 def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[graphdrivers.Store]:
     """A store on each driver; the one that copies whole trees does not wait for the disk each time."""
     durability = "none" if request.param == "vfs" else "layer"
-    with graphdrivers.open_store(tmp_path_factory.mktemp("root"), request.param, durability=durability) as opened:
-        yield opened
+    with opened(tmp_path_factory.mktemp("root"), request.param, durability) as store:
+        yield store
+
+
+def opened(root: pathlib.Path, driver: str, durability: str = "layer") -> graphdrivers.Store:
+    """Open a store with a driver and its options."""
+    name, *options = driver.split(",")
+    chosen = dict(one.split("=", 1) for one in options)
+    return graphdrivers.open_store(root, name, options=chosen, durability=durability)
 
 
 @pytest.fixture(scope="module")
@@ -171,12 +179,14 @@ def test_other_tools_take_it(
         assert {change.path for change in differences(view.path, rootfs)} <= {"/opt", "/opt/new", "/opt/new/deep"}
 
 
-def test_by_way_of_a_registry(store: graphdrivers.Store, committed: graphdrivers.Image, tmp_path: pathlib.Path) -> None:
+def test_by_way_of_a_registry(
+    store: graphdrivers.Store, committed: graphdrivers.Image, tmp_path: pathlib.Path, request: pytest.FixtureRequest
+) -> None:
     """Pushed, then pulled into an empty store, it is the same image with the same layers."""
     with running_registry(tmp_path) as registry:
         name = f"{registry.host}/team/edited:1"
         pushed = store.push(committed, name)
-        with graphdrivers.open_store(tmp_path / "empty", store.driver.name) as other:
+        with opened(tmp_path / "empty", request.node.callspec.params["store"]) as other:
             pulled = other.pull(name)
             names = pulled.names
             tars = [sha256_of(other.open_layer(layer)) for layer in pulled.layers]

@@ -1,6 +1,10 @@
 """What a store is asked to do while it is killed or fails, and what may have become of it."""
 
+import contextlib
+import os
 import pathlib
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -12,14 +16,22 @@ from graphdrivers.images import opening
 
 LAYERS = [tar_of({"etc/motd": "welcome", "gone": "soon"}), tar_of({"etc/motd": "again", "gone": None})]
 TREE = {"etc/motd": "again"}
+TALL = [tar_of({f"dir/{number}": "x", "top": str(number)}) for number in range(3)]
 MORE = [[*LAYERS, tar_of({"more": str(number)})] for number in range(3)]
 
 
 @pytest.fixture
 def memory(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Give a folder that no disk slows down."""
-    with tmpfs(tmp_path / "memory") as place:
+    """Give a folder that no disk slows down; in ``GRAPHDRIVERS_STORE_FOLDER`` for drivers that need a file system."""
+    folder = os.environ.get("GRAPHDRIVERS_STORE_FOLDER")
+    with contextlib.ExitStack() as stack:
+        if folder:
+            place = pathlib.Path(tempfile.mkdtemp(dir=folder))
+            stack.callback(shutil.rmtree, place, ignore_errors=True)
+        else:
+            place = stack.enter_context(tmpfs(tmp_path / "memory"))
         layout_of(place / "image", *LAYERS)
+        layout_of(place / "tall", *TALL)
         for number, layers in enumerate(MORE):
             layout_of(place / f"more{number}", *layers, comment=str(number))
         yield place
@@ -61,8 +73,16 @@ def repair(store: Store, memory: pathlib.Path) -> None:
         raise errors.StoreCorrupt(store.root, lost[0][1])
 
 
+def collect(store: Store) -> None:
+    """Remove a container whose layers a lease keeps, and collect them when that has ended."""
+    with store.lease("box"):
+        store.container("box").remove()
+    store.collect()
+
+
 OPERATIONS: dict[str, Callable[[Store, pathlib.Path], object]] = {
     "import": lambda store, memory: store.import_image(memory / "more0", name="more"),
+    "several": lambda store, memory: store.import_image(memory / "tall", name="more", jobs=2),
     "create": lambda store, _: store.create("image", name="second"),
     "first": lambda store, _: store.create("other", name="second"),
     "fork": lambda store, _: store.container("box").fork("second"),
@@ -73,6 +93,7 @@ OPERATIONS: dict[str, Callable[[Store, pathlib.Path], object]] = {
     "repair": lambda store, memory: (damage(store), repair(store, memory)),
     "rm": lambda store, _: store.container("box").remove(),
     "rmi": lambda store, _: (store.container("box").remove(), store.remove_image("image")),
+    "gc": lambda store, _: collect(store),
 }
 
 
@@ -92,7 +113,7 @@ def check(memory: pathlib.Path, operation: str, done: bool) -> None:  # noqa: C9
         images = {name for image in store.images() for name in image.familiar_names}
         trees = {container.name: shown(store.site, container.record().layer) for container in store.containers()}
         full = {**TREE, "kept": "2", "new": "x"}
-        if operation in {"rm", "rmi"}:
+        if operation in {"rm", "rmi", "gc"}:
             assert not (done and names)
         elif operation == "rollback" and (done or trees["box"] != full):
             assert trees["box"] == {**TREE, "kept": "1"}
@@ -104,8 +125,8 @@ def check(memory: pathlib.Path, operation: str, done: bool) -> None:  # noqa: C9
             points = {one.point: shown(store.site, one.layer) for one in store.container("box").checkpoints()}
             assert points.pop("one") == {**TREE, "kept": "1"}
             assert points == {"two": full} or (points == {} and not (done and operation == "checkpoint"))
-        if done and operation in {"import", "commit"}:
-            assert {"import": "more:latest", "commit": "committed:latest"}[operation] in images
+        if done and operation in {"import", "several", "commit"}:
+            assert ("committed:latest" if operation == "commit" else "more:latest") in images
         assert ("image:latest" in images) or (operation == "rmi" and not names)
         for image in store.images():
             for layer in image.layers:

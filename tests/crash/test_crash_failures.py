@@ -7,7 +7,7 @@ import pathlib
 
 import pytest
 from killing import arm, tmpfs
-from operations import OPERATIONS, check, prepared, start
+from operations import LAYERS, MORE, OPERATIONS, check, prepared, start
 from storetools import Say, forked, layout_of, tar_of, whole, write
 
 from graphdrivers import errors, open_store
@@ -85,6 +85,29 @@ def test_a_full_disk_can_be_emptied(tmp_path: pathlib.Path, driver: str) -> None
             whole(store)
 
 
+@pytest.mark.parametrize("operation", ["import", "create", "commit", "mount"])
+def test_a_process_that_fills_the_disk_goes_on(tmp_path: pathlib.Path, driver: str, operation: str) -> None:
+    """What fails for want of room is taken back at once, also when the disk is full then: it keeps nothing in use."""
+    with tmpfs(tmp_path / "disk", "8m") as disk:
+        layout_of(disk / "image", *LAYERS)
+        for number, layers in enumerate(MORE):
+            layout_of(disk / f"more{number}", *layers, comment=str(number))
+        for left in range(0, 96 << 10, 16 << 10):
+            prepared(disk, driver)
+            with start(disk) as store:
+                _fill(disk / "ballast", left)
+                with contextlib.suppress(OSError):
+                    OPERATIONS[operation](store, disk)
+                os.unlink(disk / "ballast")
+                for container in store.containers():
+                    container.remove()
+                for image in store.images():
+                    store.remove_image(image)
+                assert store.collect().resisted == ()
+                assert list(store.driver.layers()) == []
+                whole(store)
+
+
 def _drop_empty_folders(place: pathlib.Path) -> None:
     """Remove mount points whose removal failed before: nobody is told, for the removal of the layer takes them too."""
     for folder in os.listdir(place):
@@ -92,10 +115,11 @@ def _drop_empty_folders(place: pathlib.Path) -> None:
             os.rmdir(place / folder)
 
 
-def _fill(path: pathlib.Path) -> None:
-    """Write until there is no room for a single byte more."""
+def _fill(path: pathlib.Path, left: int = 0) -> None:
+    """Write until there is no room for a single byte more, then give some of it back."""
     with open(path, "wb", buffering=0) as file:
         for size in (1 << 20, 1 << 12, 1):
             with contextlib.suppress(OSError):
                 while file.write(bytes(size)):
                     pass
+        file.truncate(file.tell() - left)

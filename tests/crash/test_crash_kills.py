@@ -10,12 +10,17 @@ import time
 import pytest
 from killing import killed_before
 from operations import MORE, OPERATIONS, check, prepared, start
-from storetools import Say, Tree, forked, shown, tar_back, whole, write
+from storetools import Child, Say, forked, shown, tar_back, whole, write
+
+from graphdrivers import Image, Store
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 
 KILLS = int(os.environ.get("GRAPHDRIVERS_STORE_KILLS", "100"))
 """Processes killed at a random moment, for each driver."""
+
+PAUSE = float(os.environ.get("GRAPHDRIVERS_STORE_PAUSE", "0.05"))
+"""Seconds until a process is killed after it has told what it did, at most: longer than what drivers do takes."""
 
 STEP = int(os.environ.get("GRAPHDRIVERS_STORE_KILL_STEP", "13"))
 """Operations are killed at every so many-th call; their recovery at every third of those. 1 leaves out none."""
@@ -43,102 +48,132 @@ def test_killed_before_each_call(memory: pathlib.Path, driver: str, operation: s
     assert number > 4
 
 
-def acknowledged(seed: int, memory: pathlib.Path, say: Say) -> None:  # noqa: C901 - a list
+def acknowledged(seed: int, memory: pathlib.Path, say: Say) -> None:
     """Do random things to a store, for as long as it is let; tell of each what it promises now, and what it begins."""
     dice = random.Random(seed)
     with start(memory) as store:
         say("open")
         for number in range(10_000):
-            name = f"box{dice.randrange(4)}"
-            image = f"more{dice.randrange(3)}"
-            there = {container.name for container in store.containers()}
-            images = {known for found in store.images() for known in found.familiar_names}
-            verb = dice.choice(("import", "create", "write", "fork", "rollback", "rm", "rmi", "gc"))
-            subject = image if verb in {"import", "rmi"} else name
+            box, image, made = f"box{dice.randrange(4)}", f"more{dice.randrange(3)}", f"made{dice.randrange(2)}"
+            verb = dice.choice(("import", "create", "write", "fork", "rollback", "rm", "commit", "rmi", "gc"))
+            subject = {"import": image, "rmi": image, "commit": made}.get(verb, box)
             say(f"begin {subject}")
-            text = str(number)
-            if verb == "import":
-                store.import_image(memory / image, name=image)
-                say(f"image {image} yes")
-            elif verb == "rmi" and f"{image}:latest" in images:
-                used = [one for one in store.containers() if one.image_id == store.image(image).image_id]
-                if not used:
-                    store.remove_image(image)
-                    say(f"image {image} no")
-            elif verb == "create" and name not in there and f"{image}:latest" in images:
-                store.create(image, name=name)
-                say(f"box {name} -")
-            elif verb == "write" and name in there:
-                write(store, name, {"kept": text})
-                store.container(name).checkpoint()
-                say(f"box {name} {text}")
-            elif verb == "rollback" and name in there:
-                store.container(name).rollback("created")
-                say(f"box {name} ?")
-            elif verb == "fork" and name in there and "forked" not in there:
-                store.container(name).fork("forked").remove()
-                say(f"box {name} ?")
-            elif verb == "rm" and name in there:
-                store.container(name).remove()
-                say(f"box {name} no")
-            elif verb == "gc":
+            if verb == "gc":
                 store.collect()
+            elif verb in {"import", "rmi", "commit"}:
+                with_images(store, memory, say, verb, image=image, made=made, box=box)
+            elif box in {container.name for container in store.containers()}:
+                with_a_box(store, say, verb, box, dice=dice, text=str(number))
+            elif verb == "create" and image in names_of(store):
+                store.create(image, name=box)
+                say(f"box {box} -")
             say(f"end {subject}")
+
+
+def with_images(store: Store, memory: pathlib.Path, say: Say, verb: str, *, image: str, made: str, box: str) -> None:
+    """Import, remove or commit an image, if that can be, and tell what is there now."""
+    images = names_of(store)
+    if verb == "import":
+        store.import_image(memory / image, name=image)
+        say(f"image {image} -")
+    elif verb == "rmi" and image in images:
+        if all(one.image_id != store.image(image).image_id for one in store.containers()):
+            store.remove_image(image)
+            say(f"image {image} no")
+    elif verb == "commit" and made in images:
+        store.remove_image(made)
+        say(f"image {made} no")
+    elif verb == "commit" and box in {container.name for container in store.containers()}:
+        kept = kept_in(store, store.container(box).record().layer)
+        store.commit(box, made)
+        say(f"image {made} {kept}")
+
+
+def with_a_box(store: Store, say: Say, verb: str, box: str, *, dice: random.Random, text: str) -> None:
+    """Write to a container, fork it, take it back or remove it, and tell what it holds now."""
+    container = store.container(box)
+    if verb == "write":
+        write(store, box, {"kept": text})
+        container.checkpoint()
+        say(f"box {box} {text}")
+    elif verb == "rollback":
+        there = {"created": "-", **{one.point: kept_in(store, one.layer) for one in container.checkpoints()}}
+        point = dice.choice(sorted(there))
+        container.rollback(point)
+        say(f"box {box} {there[point]}")
+    elif verb == "fork" and "forked" not in {one.name for one in store.containers()}:
+        container.fork("forked").remove()
+    elif verb == "rm":
+        container.remove()
+        say(f"box {box} no")
+
+
+def names_of(store: Store) -> dict[str, Image]:
+    """Give the images by their names."""
+    return {name.removesuffix(":latest"): image for image in store.images() for name in image.familiar_names}
+
+
+def kept_in(store: Store, layer: str) -> str:
+    """Give what the file ``kept`` holds that each write makes anew, ``-`` without one."""
+    return shown(store.site, layer).get("kept", "-")
 
 
 def test_killed_at_any_moment(memory: pathlib.Path, driver: str) -> None:
     """A process is killed at a random moment, again and again, on one store: what it told of is there, and no more."""
     start(memory, driver).close()
     dice = random.Random(1234)
-    images: dict[str, str] = {}
-    boxes: dict[str, str] = {}
-    told = 0
+    told: dict[tuple[str, str], str] = {}
+    tellings = 0
     for number in range(KILLS):
         child = forked(functools.partial(acknowledged, number, memory))
-        time.sleep(0.02 + dice.random() * 0.25)
-        os.kill(child.pid, signal.SIGKILL)
-        lines = child.lines()
+        lines = killed_after(child, dice.choice((0, dice.randrange(1, 20))), dice.random() * PAUSE)
         assert child.wait() == -signal.SIGKILL, f"seed {number}"
         unsure = ""
         for line in lines:
-            words = line.split()
-            told += words[0] in {"image", "box"}
-            if words[0] == "begin":
-                unsure = words[1]
-            elif words[0] == "end":
+            what, *words = line.split()
+            if what == "begin":
+                unsure = words[0]
+            elif what == "end":
                 unsure = ""
-            elif words[0] == "image":
-                images[words[1]] = words[2]
-            elif words[0] == "box":
-                boxes[words[1]] = words[2]
-        found = agree(memory, images, boxes, unsure)
-        images.update(found[0])
-        boxes.update(found[1])
-    assert told > KILLS
+            elif what in {"image", "box"}:
+                told[what, words[0]] = words[1]
+                tellings += 1
+        if number % 4 == 3:  # its recovery is killed too
+            child = forked(lambda _say: start(memory).close())
+            killed_after(child, 0, dice.random() * PAUSE)
+            assert child.wait() in {0, -signal.SIGKILL}
+        told = agree(memory, told, unsure)
+    assert tellings > KILLS // 4
 
 
-def agree(
-    memory: pathlib.Path, images: dict[str, str], boxes: dict[str, str], unsure: str
-) -> tuple[dict[str, str], dict[str, str]]:
-    """Open a store, compare it with what was acknowledged but for the thing in work, and give what is there."""
+def killed_after(child: Child, number: int, pause: float) -> list[str]:
+    """Kill a process ``pause`` seconds after so many lines; give all that it said, to the last whole line."""
+    said = b""
+    while said.count(b"\n") < number and (piece := os.read(child.reader, 1 << 16)):
+        said += piece
+    time.sleep(pause)
+    child.kill()
+    said += "".join(f"{line}\n" for line in child.lines()).encode()
+    return said.decode().splitlines()
+
+
+def agree(memory: pathlib.Path, told: dict[tuple[str, str], str], unsure: str) -> dict[tuple[str, str], str]:
+    """Open a store, compare it with what was told but for the thing in work, and give what is there."""
     with start(memory) as store:
         whole(store)
-        there = {name.removesuffix(":latest") for image in store.images() for name in image.familiar_names}
-        for name, state in images.items():
-            assert name == unsure or (name in there) == (state == "yes"), (name, state, unsure)
-        trees: dict[str, Tree] = {
-            container.name: shown(store.site, container.record().layer) for container in store.containers()
-        }
-        for name, state in boxes.items():
-            if name == unsure or state == "?":
-                continue
-            assert (name in trees) == (state != "no"), (name, state, unsure)
-            if name in trees:
-                assert trees[name].get("kept", "-") == state
-        for image in store.images():
-            for layer, tar in zip(image.layers, MORE[int(image.familiar_names[0][4])], strict=True):
-                assert tar_back(store, layer) == tar
-        if "forked" in trees:
+        boxes = {container.name: container.record().layer for container in store.containers()}
+        images = names_of(store)
+        assert len(images) == len(store.images())
+        there = {("image", name): kept_in(store, image.layers[-1].name) for name, image in images.items()}
+        there |= {("box", name): kept_in(store, layer) for name, layer in boxes.items()}
+        forked = there.pop(("box", "forked"), None)
+        known = {key: there.get(key, "no") for key in told.keys() | there.keys()}
+        wrong = {key: (told.get(key, "no"), state) for key, state in known.items() if told.get(key, "no") != state}
+        assert {name for _, name in wrong} <= {unsure}, wrong
+        for name, image in images.items():
+            tars = [tar_back(store, layer) for layer in image.layers]
+            assert tars == MORE[int(name[4])] or not name.startswith("more")
+        if forked is not None:
+            assert forked == there["box", unsure], "a fork of what was not its original's state"
             store.container("forked").remove()
-        state = {name: "yes" if name in there else "no" for name in images}
-        return state, {name: trees[name].get("kept", "-") if name in trees else "no" for name in boxes}
+        return known

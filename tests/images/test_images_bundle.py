@@ -127,6 +127,24 @@ def test_interrupted(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) ->
     assert written(tmp_path) == SPEC.fields
 
 
+def test_mounted_before_it_is_a_bundle(tmp_path: pathlib.Path) -> None:
+    """What mounts the root finds an empty one and no configuration; where it fails there is none, and one can go on."""
+    seen: list[list[str]] = []
+
+    def refuses() -> None:
+        seen.append(names(tmp_path))
+        seen.append(names(tmp_path / "rootfs"))
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    with pytest.raises(PermissionError):
+        write_bundle(tmp_path, SPEC, mount=refuses)
+    assert seen == [["rootfs"], []]
+    assert names(tmp_path) == ["rootfs"]
+
+    write_bundle(tmp_path, SPEC, mount=(tmp_path / "rootfs/etc").mkdir)
+    assert names(tmp_path) == ["config.json", "rootfs"]
+
+
 @pytest.mark.parametrize("step", ["mkdir", "open", "fsync", "rename"])
 def test_killed(tmp_path: pathlib.Path, step: str) -> None:
     """A call that is killed leaves no configuration, and nothing that keeps the next one from its work."""

@@ -1,13 +1,16 @@
 """Extended attributes."""
 
+import errno
 import os
 import pathlib
+import struct
 
 import pytest
 
 from graphdrivers.linux import xattrs
 
 SOME = {"user.empty": b"", "user.text": b"value", "user.long": b"\0\xff" * 1000, "user.n\udce9me": b"1"}
+SOME["user.eight"] = struct.pack("=II", errno.ERANGE, 0)  # what zfs-fuse would mean by it is looked into
 
 
 @pytest.fixture

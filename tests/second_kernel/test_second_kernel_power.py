@@ -21,7 +21,10 @@ KINDS = (
     ("xfs", "", "vfs", "file"),
     ("btrfs", "commit=1000", "vfs", "layer"),
     ("ext4", "commit=1000", "overlay", "layer"),
+    ("ext4", "commit=1", "aufs", "layer"),
+    ("xfs", "", "aufs", "layer"),
 )
+"""As many as are coprime with 4 and 5, which choose what else is cut."""
 CUTS = int(os.environ.get("GRAPHDRIVERS_POWER_CUTS", "6"))
 CASES = [
     Case(*KINDS[number % len(KINDS)], seed=number, makes=number % 5 == 4, recovery_cuts=int(number % 4 == 1))

@@ -11,7 +11,8 @@ import pytest
 from storetools import all_at_once, in_child, layout_of, whole
 
 from graphdrivers import Store, errors, open_store
-from graphdrivers.linux import filesystems
+from graphdrivers.linux import filesystems, mounts
+from graphdrivers.model import Mount
 from graphdrivers.store import database, room, schema
 from graphdrivers.store.database import FILE, Database
 
@@ -207,6 +208,21 @@ def test_a_folder_of_somebody_else(tmp_path: pathlib.Path) -> None:
         assert caught.value.errno in {errno.EACCES, errno.EROFS}
 
     in_child(use)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_a_file_system_that_is_read_only(tmp_path: pathlib.Path) -> None:
+    """It is called by its name, and not a permission that somebody lacks."""
+    (tmp_path / "there").mkdir()
+    (tmp_path / "shown").mkdir()
+    Database(str(tmp_path / "there")).close()
+    mounts.attach((Mount("bind", str(tmp_path / "there"), readonly=True),), str(tmp_path / "shown"))
+    try:
+        with pytest.raises(OSError, match="Read-only file system") as caught:
+            Database(str(tmp_path / "shown"))
+    finally:
+        mounts.detach(str(tmp_path / "shown"))
+    assert caught.value.errno == errno.EROFS
 
 
 def test_another_writer_is_waited_for_and_then_told(ledger: Database, monkeypatch: pytest.MonkeyPatch) -> None:

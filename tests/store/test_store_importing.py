@@ -13,8 +13,8 @@ from storetools import BASE, MIDDLE, all_at_once, diff_id, reopened, shown, sour
 from graphdrivers import Store, errors
 from graphdrivers.driver import Driver
 from graphdrivers.linux import durable
-from graphdrivers.store import collect, importing, leases, ledger, making
-from graphdrivers.store.importing import Source, Watch
+from graphdrivers.store import collect, importing, incoming, leases, ledger, making
+from graphdrivers.store.incoming import Source, Watch
 from graphdrivers.store.ledger import Layer
 from graphdrivers.store.site import Site
 
@@ -56,7 +56,7 @@ def test_a_stack_is_made_and_gives_its_tars_back(store: Store, tars: list[bytes]
     layers = bring(store.site, *tars)
 
     assert [layer.diff_id for layer in layers] == [diff_id(tar) for tar in tars]
-    assert [layer.chain_id for layer in layers] == importing.chains_of([diff_id(tar) for tar in tars])
+    assert [layer.chain_id for layer in layers] == incoming.chains_of([diff_id(tar) for tar in tars])
     assert [layer.tar_size for layer in layers] == [len(tar) for tar in tars]
     assert [layer.parent for layer in layers] == [None, layers[0].name, layers[1].name]
     assert [tar_back(store, layer) for layer in layers] == tars

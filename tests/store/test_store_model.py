@@ -131,7 +131,7 @@ class Model:
         """Mount read-only for a moment, beside whatever there is, where that is possible."""
         if name in self.boxes:
             with (
-                contextlib.suppress(errors.LayerInUse),
+                contextlib.suppress(errors.ContainerInUse),
                 self.store.container(name).mounted(read_only=True) as place,
             ):
                 assert (place / "etc").is_dir()

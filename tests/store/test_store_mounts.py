@@ -67,7 +67,7 @@ def test_a_writable_mount_has_one_place(box: Container, tmp_path: pathlib.Path) 
     (tmp_path / "here").mkdir()
     (tmp_path / "there").mkdir()
     with box.mount(tmp_path / "here") as one:
-        with pytest.raises(errors.LayerInUse, match="here"):
+        with pytest.raises(errors.ContainerInUse, match="here"):
             box.mount(tmp_path / "there")
         with box.mount(tmp_path / "here") as other:
             assert other.path == one.path
@@ -81,7 +81,7 @@ def test_views_stand_beside_a_writable_mount(box: Container, tmp_path: pathlib.P
     for place in places:
         place.mkdir()
     with box.mount(tmp_path / "one") as writable:
-        with pytest.raises(errors.LayerInUse, match="other way"):
+        with pytest.raises(errors.ContainerInUse, match="a place of its own"):
             box.mount(places[0], read_only=True)
         with box.mount(places[1], read_only=True) as view:
             (writable.path / "new").write_text("x")
@@ -161,6 +161,34 @@ def test_unmounted_by_hand(box: Container, tmp_path: pathlib.Path) -> None:
     assert box.mounts() == []
     box.checkpoint()
     held.release()
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_folder_above_is_renamed(
+    opened: Callable[..., Store], store: Store, box: Container, tmp_path: pathlib.Path, *, keep: bool
+) -> None:
+    """The mount is followed: it counts, nobody mounts it again or removes what it shows, and it is unmounted there."""
+    before, place = tmp_path / "before" / "place", tmp_path / "after" / "place"
+    before.mkdir(parents=True)
+    held = box.mount(before, keep=keep)
+    before.parent.rename(place.parent)
+    (place / "new").write_text("x")
+
+    assert [one.target for one in box.mounts()] == [str(place)]
+    assert opened().problems == ()
+    for attempt in (box.mount, box.remove, box.rollback, lambda: box.fork("fork")):
+        with pytest.raises(errors.ContainerInUse, match="after"):
+            attempt()
+    before.mkdir(parents=True)
+    with store.mount_image("image", before) as view:  # the old place is free
+        assert not (view.path / "new").exists()
+    if keep:
+        assert box.unmount() == [str(place)]
+    else:
+        held.release()
+    assert mountinfo.mounted_at(str(place)) is None
+    assert rows(store) == 0
+    assert {change.path for change in box.changes()} == {"/new"}
 
 
 def test_a_kept_mount_that_is_gone(opened: Callable[..., Store], store: Store, box: Container) -> None:
@@ -276,9 +304,9 @@ def test_another_mount_namespace(opened: Callable[..., Store], store: Store, box
             box.unmount()
             return
         assert mounted_in(store.root) == []
-        with pytest.raises(errors.LayerInUse):
+        with pytest.raises(errors.ContainerInUse):
             box.mount()
-        with pytest.raises(errors.LayerInUse, match="another mount namespace"):
+        with pytest.raises(errors.ContainerInUse, match="another mount namespace"):
             box.unmount()
         with box.mount(read_only=True) as view:
             assert (view.path / "etc/motd").exists()
@@ -298,7 +326,7 @@ def test_what_died_in_a_namespace_that_lives(
     (tmp_path / "place").mkdir()
     work = in_namespace(lambda: in_child(lambda: opened().container("box").mount(tmp_path / "place")))
     with held_child(work):
-        with pytest.raises(errors.LayerInUse):
+        with pytest.raises(errors.ContainerInUse):
             box.mount(tmp_path / "place")
         with pytest.raises(errors.ContainerInUse):
             box.fork("other")
@@ -399,3 +427,34 @@ def test_holders_differ(store: Store, box: Container) -> None:
             assert mounted.is_over(store.site, attrs.evolve(held, holder=other))
         assert held.holder.is_alive()
     assert rows(store) == 0
+
+
+def test_the_mount_table_is_read_once_for_all(
+    opened: Callable[..., Store], store: Store, box: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To open and to check a store with many mounted containers reads the mount table as often as with one."""
+    table, reads = mountinfo.unparsed, [0]
+
+    def counted() -> bytes:
+        reads[0] += 1
+        return table()
+
+    def cost() -> list[int]:
+        found = []
+        for work in (lambda: opened().close(), lambda: list(store.check()), lambda: mounted.holders_of(store.site)):
+            reads[0] = 0
+            work()
+            found.append(reads[0])
+        return found
+
+    box.mount(keep=True)
+    monkeypatch.setattr(mountinfo, "unparsed", counted)
+    alone = cost()
+    more = [store.create("image", name=f"more{number}") for number in range(4)]
+    for container in more:
+        container.mount(keep=True)
+
+    assert cost() == alone
+    assert len(mounted.holders_of(store.site)) == 5
+    for container in (box, *more):
+        container.unmount()

@@ -11,7 +11,7 @@ from graphdrivers.model import Change, Mount
 from graphdrivers.store.check import Fault
 from graphdrivers.store.collect import Collected
 from graphdrivers.store.containers import Checkpoint
-from graphdrivers.store.importing import Watch
+from graphdrivers.store.incoming import Watch
 from graphdrivers.store.ledger import Layer
 
 

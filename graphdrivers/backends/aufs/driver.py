@@ -12,7 +12,7 @@ that works in another form brings it back in `settle`.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import BinaryIO, ClassVar
 
 from graphdrivers import archive, errors, naivediff
@@ -24,6 +24,7 @@ from graphdrivers.backends.aufs.home import DIFF, ESCAPES, MARKED, NAME, AufsDir
 from graphdrivers.backends.aufs.phases import Phase, is_held
 from graphdrivers.driver import Driver
 from graphdrivers.kit import layerdirs, quotas, remembering, roots
+from graphdrivers.kit.uppers import Awaited
 from graphdrivers.kit.watch import WatchedDialect
 from graphdrivers.linux import mounts, trees
 from graphdrivers.model import (
@@ -123,13 +124,36 @@ class AufsDriver(Driver):
                         root, watch, None if isinstance(lower, EmptyTree) else lower, capabilities
                     )
                     applied = archive.apply.apply(tar, target, headers=headers, limits=limits, progress=progress)
-                self._note(layer, escaped=bool(watch.escaped), deleted=bool(watch.deleted))
+                _note(self._dirs.path(layer), watch)
                 return applied
         self._dirs.mark(layer, ESCAPES)  # what the mount will escape cannot be seen
         with mounts.opened(self._writer(layer, ancestors).writable(layer, ancestors)) as merged:
             target = archive.apply.Target(merged, self._engine.forms.plain, None, capabilities)
             applied = archive.apply.apply(tar, target, headers=headers, limits=limits, progress=progress)
         self._rest(layer)
+        return applied
+
+    def apply_ahead(
+        self,
+        layer: str,
+        parent: str | None,
+        tar: BinaryIO,
+        *,
+        ready: Callable[[], object],
+        headers: BinaryIO | None = None,
+        limits: Limits = Limits(),
+        progress: Progress | None = None,
+    ) -> Applied:
+        """Unpack with ``.wh.`` files into what becomes the layer's directory; see `driver.AppliesAhead`."""
+        can, rest = self.support.capabilities, self._engine.forms.rest
+        ancestry = Awaited(self._dirs, layer, parent, ready, can.max_depth)
+        watch = WatchedDialect.over(rest, self._engine.undoes_escapes)
+        with self._dirs.making(layer, ancestry) as folder:
+            diff = os.path.join(folder, DIFF)
+            roots.make_root(diff, ownership=can.ownership, dialect=rest)
+            with ancestry.target(diff, watch, can, self._engine.branch) as target:
+                applied = archive.apply.apply(tar, target, headers=headers, limits=limits, progress=progress)
+            _note(folder, watch)
         return applied
 
     def changes(self, layer: str) -> Iterator[Change]:
@@ -283,12 +307,6 @@ class AufsDriver(Driver):
             raise errors.StoreCorrupt(self._dirs.home, reason)
         return engine
 
-    def _note(self, layer: str, *, escaped: bool, deleted: bool) -> None:
-        if escaped:
-            self._dirs.mark(layer, ESCAPES)
-        if deleted:
-            self._dirs.mark(layer, MARKED)
-
     def _differences(self, layer: str, ancestors: Sequence[str]) -> Iterator[Difference]:
         phase = self._dirs.phase(layer)
         if phase is not None and phase.step == "moving":
@@ -297,3 +315,11 @@ class AufsDriver(Driver):
         if phase is None:
             return self._engine.compared(self._engine.branch(layer), ancestors)
         return self._engine_of(layer, phase).live_differences(layer, ancestors)
+
+
+def _note(folder: str, watch: WatchedDialect) -> None:
+    """Remember in a layer's folder what was put into its tree."""
+    if watch.escaped:
+        layerdirs.mark(folder, ESCAPES)
+    if watch.deleted:
+        layerdirs.mark(folder, MARKED)

@@ -37,7 +37,7 @@ from graphdrivers import errors
 from graphdrivers.backends.aufs import phases
 from graphdrivers.backends.aufs.phases import Phase
 from graphdrivers.kit import layerdirs, quotas
-from graphdrivers.kit.layerdirs import LayerDirs, LayerFile
+from graphdrivers.kit.layerdirs import Ancestry, LayerDirs, LayerFile
 from graphdrivers.linux import durable, locks, mountinfo
 from graphdrivers.model import validate_layer_name
 
@@ -138,11 +138,11 @@ class AufsDirs(LayerDirs):
         return [validate_layer_name(name) for name in os.listdir(self._phases) if name != phases.TEMPORARY]
 
     @contextlib.contextmanager
-    def making(self, layer: str, ancestry: LayerFile, phase: Phase | None = None) -> Iterator[str]:
+    def making(self, layer: str, ancestry: Ancestry, phase: Phase | None = None) -> Iterator[str]:
         """Give a folder to make ``diff`` in; at the end of the block it is the layer, on an error it never was.
 
         What else is put into the folder becomes the layer's folder of ``state``.
-        The layer is born in ``phase``.
+        The layer is born in ``phase``. An ``ancestry`` that is to be asked for is asked for at the end of the block.
 
         Raises:
             LayerExists: another process was faster.
@@ -153,8 +153,9 @@ class AufsDirs(LayerDirs):
             os.mkdir(made, 0o700)
             undo.callback(self.release, made)  # nothing to be done any more once it is renamed
             yield made
+            known = ancestry if isinstance(ancestry, LayerFile) else ancestry()
             with open(record, "wb") as file:
-                file.writelines(_quoted(name) + b"\n" for name in ancestry.ancestors)
+                file.writelines(_quoted(name) + b"\n" for name in known.ancestors)
             with self._lock():
                 if self.exists(layer):
                     raise errors.LayerExists(layer)

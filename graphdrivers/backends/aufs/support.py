@@ -225,7 +225,7 @@ def _incompatible(folder: str, reason: str) -> "errors.IncompatibleFilesystem":
 
 def _capabilities(engine: type[Engine], found: Capabilities, *, views: bool) -> Capabilities:
     """Add what follows from the technique to what single files can be; a device 0:0 is no content for any engine."""
-    common = attrs.evolve(found, char_0_0=False, native_diff=True, copy_on_write=True)
+    common = attrs.evolve(found, char_0_0=False, native_diff=True, copy_on_write=True, apply_ahead=True)
     if engine is OverlayShadow:
         return attrs.evolve(common, readonly_views=True, max_depth=MAX_DEPTH)
     if engine is KernelAufs:

@@ -7,7 +7,7 @@ user namespace with ``user.overlay.*`` marks (Linux 5.11).
 
 import contextlib
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import BinaryIO, ClassVar
 
 from graphdrivers import archive, errors
@@ -16,7 +16,7 @@ from graphdrivers.backends.overlay import layout
 from graphdrivers.backends.overlay import options as choices
 from graphdrivers.backends.overlay import support as trials
 from graphdrivers.kit import layerdirs, quotas, remembering, reserved, roots
-from graphdrivers.kit.uppers import UpperDriver
+from graphdrivers.kit.uppers import Awaited, UpperDriver
 from graphdrivers.kit.watch import WatchedDialect
 from graphdrivers.linux import mounts
 from graphdrivers.model import (
@@ -110,6 +110,30 @@ class OverlayDriver(UpperDriver):
             applied = archive.apply.apply(tar, target, headers=headers, limits=limits, progress=progress)
         if dialect.escaped or again:
             self._dirs.mark(layer, _ESCAPES)
+        return applied
+
+    def apply_ahead(
+        self,
+        layer: str,
+        parent: str | None,
+        tar: BinaryIO,
+        *,
+        ready: Callable[[], object],
+        headers: BinaryIO | None = None,
+        limits: Limits = Limits(),
+        progress: Progress | None = None,
+    ) -> Applied:
+        """Unpack into an upper directory that becomes the layer at the end; see `driver.AppliesAhead`."""
+        can = self.support.capabilities
+        ancestry = Awaited(self._dirs, layer, parent, ready, can.max_depth)
+        dialect = WatchedDialect.over(self._dialect, self._undoes_escapes)
+        with self._dirs.making(layer, ancestry) as folder:
+            diff = os.path.join(folder, layout.DIFF)
+            roots.make_root(diff, ownership=can.ownership)
+            with ancestry.target(diff, dialect, can, self._branch) as target:
+                applied = archive.apply.apply(tar, target, headers=headers, limits=limits, progress=progress)
+            if dialect.escaped:
+                layerdirs.mark(folder, _ESCAPES)
         return applied
 
     def settle(self, layer: str | None = None) -> None:

@@ -221,6 +221,7 @@ def _capabilities(found: Capabilities, settings: Settings) -> Capabilities:
         rename_directories=settings.redirect_dir,
         native_diff=True,
         copy_on_write=True,
+        apply_ahead=True,
         max_depth=layout.MAX_DEPTH,
     )
 

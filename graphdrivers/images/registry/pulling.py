@@ -71,7 +71,8 @@ def read_image(connection: Connection, platform: Platform | None) -> Image:
     reference = connection.reference
     root, text = _fetch_root(connection, reference)
     name = attrs.evolve(reference, tag=None) if reference.digest else reference
-    return Chooser(_RemoteBlobs(connection, root, text), platform).image([root], (str(name),), 1)
+    image = Chooser(_RemoteBlobs(connection, root, text), platform).image([root], (str(name),), 1)
+    return attrs.evolve(image, distant=True)
 
 
 @attrs.frozen(eq=False)

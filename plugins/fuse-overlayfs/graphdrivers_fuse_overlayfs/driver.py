@@ -8,13 +8,13 @@ wrong with each version of the program.
 
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import BinaryIO, ClassVar
 
 from graphdrivers import errors
 from graphdrivers.archive.apply import Target, apply
 from graphdrivers.kit import layerdirs, quotas, remembering, reserved, roots
-from graphdrivers.kit.uppers import UpperDriver
+from graphdrivers.kit.uppers import Awaited, UpperDriver
 from graphdrivers.linux import locks, mounts
 from graphdrivers.model import (
     Applied,
@@ -27,6 +27,11 @@ from graphdrivers.model import (
 from graphdrivers_fuse_overlayfs import dialect, layout
 from graphdrivers_fuse_overlayfs import support as trials
 from graphdrivers_fuse_overlayfs.options import NAME, parse
+
+_NO_LIMITS = quotas.Refusal(
+    "what fuse-overlayfs writes is not limited",
+    "use driver overlay with --root on xfs or ext4, mounted with -o prjquota",
+)
 
 _PATIENCE = 5.0
 """Seconds that a program is given to end after its mount is gone."""
@@ -57,7 +62,7 @@ class FuseOverlayDriver(UpperDriver):
         """Create an upper directory; cost independent of the parent's content."""
         can = self.support.capabilities
         ancestry = self._dirs.check_new(layer, parent, can.max_depth)
-        quotas.check(self.name, spec.size, claimed=can.quota, tried=lambda: None)
+        quotas.check(self.name, spec.size, claimed=can.quota, tried=lambda: _NO_LIMITS)
         with self._dirs.making(layer, ancestry) as folder:
             diff = os.path.join(folder, layout.DIFF)
             if parent is None:
@@ -67,8 +72,7 @@ class FuseOverlayDriver(UpperDriver):
                 above = self._dirs.path(parent, layout.DIFF)
                 roots.make_root_like(diff, above, ownership=can.ownership, dialect=self._resting)
             # Made while there is room: a full disk has to be mounted too.
-            with open(os.path.join(folder, layout.SERVED), "xb"):
-                pass
+            layerdirs.mark(folder, layout.SERVED)
 
     def mounts(self, layer: str, *, view: bool = False) -> tuple[Mount, ...]:
         """Plan a mount by fuse-overlayfs, or for a base layer a bind mount of its one directory."""
@@ -100,6 +104,27 @@ class FuseOverlayDriver(UpperDriver):
                 lower = stack.enter_context(self._union(ancestors)) if ancestors else None
                 target = Target(root, self._resting, lower, self.support.capabilities)
             return apply(tar, target, headers=headers, limits=limits, progress=progress)
+
+    def apply_ahead(
+        self,
+        layer: str,
+        parent: str | None,
+        tar: BinaryIO,
+        *,
+        ready: Callable[[], object],
+        headers: BinaryIO | None = None,
+        limits: Limits = Limits(),
+        progress: Progress | None = None,
+    ) -> Applied:
+        """Unpack into an upper directory that becomes the layer at the end; see `driver.AppliesAhead`."""
+        can = self.support.capabilities
+        ancestry = Awaited(self._dirs, layer, parent, ready, can.max_depth)
+        with self._dirs.making(layer, ancestry) as folder:
+            diff = os.path.join(folder, layout.DIFF)
+            roots.make_root(diff, ownership=can.ownership)
+            layerdirs.mark(folder, layout.SERVED)
+            with ancestry.target(diff, self._resting, can, self._branch) as target:
+                return apply(tar, target, headers=headers, limits=limits, progress=progress)
 
     def settle(self, layer: str | None = None) -> None:
         """Delete leftovers; bring whiteouts to their resting form, put names reserved for them aside.

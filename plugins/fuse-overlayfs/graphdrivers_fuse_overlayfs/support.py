@@ -206,6 +206,7 @@ def _capabilities(below: Capabilities, through: Capabilities, *, stable: bool) -
         stable_inodes=stable,
         native_diff=True,
         copy_on_write=True,
+        apply_ahead=True,
         max_depth=layout.MAX_DEPTH,
     )
 

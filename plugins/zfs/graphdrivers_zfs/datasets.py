@@ -28,10 +28,13 @@ import attrs
 
 from graphdrivers import errors
 from graphdrivers_zfs.mounting import NAME, PREFIX, Places, patiently
-from graphdrivers_zfs.tool import Busy, Exists, HasDependents, Missing, Tool, ZfsError
+from graphdrivers_zfs.tool import Busy, Exists, HasDependents, Missing, Tool, TooSmall, ZfsError
 
 NAME_LENGTH = 2 * (len(PREFIX) + 16) + len("@")
 """What the name of the dataset above has to leave room for."""
+
+_TRIES = 5
+"""How often a limit is set that what is under way may be beyond; each waits for what was written before it."""
 
 _SEALED = "sealed"
 _HOME, _LAYER, _PARENT, _MARK = (f"graphdrivers:{word}" for word in ("home", "layer", "parent", "sealed"))
@@ -147,10 +150,19 @@ class Datasets:
 
         What it has in common with the fork counts as the fork's, in ``quota``; in ``refquota`` it counts as its own.
         """
-        shared = 0
-        if below is not None:
-            shared = int(self.tool.run("get", "-H", "-p", "-o", "value", "referenced", self._sealed(below)))
-        self.tool.run("set", f"refquota={shared + size}", self.places.name(dataset))
+        name = self.places.name(dataset)
+        names = [name] if below is None else [name, self._sealed(below)]
+        for number in range(_TRIES):
+            taken, *shared = map(int, self.tool.run("get", "-H", "-p", "-o", "value", "referenced", *names).split())
+            # A full one may have a little more than its limit: what was under way when that was reached.
+            limit = max(sum(shared) + size, taken)
+            try:
+                self.tool.run("set", f"refquota={limit}", name)
+            except TooSmall:  # what was written a moment ago counts only now
+                if number == _TRIES - 1:
+                    raise
+            else:
+                return
 
     def destroy(self, dataset: str, layer: str) -> None:
         """Destroy it and our snapshots of it, if all that there is of it is ours. Idempotent.

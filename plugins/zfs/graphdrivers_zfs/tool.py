@@ -60,6 +60,11 @@ class UnknownProperty(ZfsError):
     """This ZFS lacks a property that was set."""
 
 
+@attrs.define(eq=False)
+class TooSmall(ZfsError):
+    """A limit is below what is there already."""
+
+
 _MEANINGS: tuple[tuple[str, type[ZfsError]], ...] = (
     ("is busy", Busy),
     ("already exists", Exists),
@@ -67,6 +72,7 @@ _MEANINGS: tuple[tuple[str, type[ZfsError]], ...] = (
     ("has dependent clones", HasDependents),
     ("has children", HasDependents),
     ("invalid property", UnknownProperty),
+    ("less than current used", TooSmall),
 )
 
 _FULL = (("out of space", errno.ENOSPC), ("no space left", errno.ENOSPC), ("quota exceed", errno.EDQUOT))
@@ -106,7 +112,7 @@ class Tool:
         """Run it, and give what it printed.
 
         Raises:
-            Busy, Exists, Missing, HasDependents, UnknownProperty, ZfsError: it failed, with what it said in one line.
+            Busy, Exists, Missing, HasDependents, UnknownProperty, TooSmall, ZfsError: it failed; in one line why.
             OSError: ``ENOSPC``, the pool is full; ``EDQUOT``, a quota above the datasets is.
         """
         # No shell; names are checked, and none begins with a dash.

@@ -1,11 +1,12 @@
 """Flaws that ``test_crash.py`` catches: verbs that are seen half done by whoever comes after a killed process."""
 
 import os
-from collections.abc import Iterator, Mapping
-from typing import BinaryIO, ClassVar
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, BinaryIO, ClassVar
 
 from broken.flaws import tree_of
 from graphdrivers import errors
+from graphdrivers.backends.overlay.driver import OverlayDriver
 from graphdrivers.backends.vfs import VfsDriver
 from graphdrivers.driver import Driver
 from graphdrivers.kit.layerdirs import LayerFile
@@ -151,6 +152,21 @@ class Untidy(VfsDriver):
             super().settle(layer)
 
 
+class InTwoSteps(OverlayDriver):
+    """Creates the layer, and fills it in the sight of all."""
+
+    name: ClassVar[str] = "in-two-steps"
+
+    def apply_ahead(
+        self, layer: str, parent: str | None, tar: BinaryIO, *, ready: Callable[[], object], **more: Any
+    ) -> Applied:
+        """Do one after the other."""
+        if parent is not None:
+            ready()
+        self.create(layer, parent)
+        return self.apply(layer, tar, **more)
+
+
 CAUGHT_BY: dict[type[Driver], tuple[str, ...]] = {
     InPlace: ("test_killed_while_creating",),
     Stubborn: ("test_killed_while_applying",),
@@ -160,4 +176,5 @@ CAUGHT_BY: dict[type[Driver], tuple[str, ...]] = {
     Scribbling: ("test_killed_while_planning_a_mount",),
     Announcing: ("test_killed_while_opening",),
     Untidy: ("test_killed_while_creating", "test_killed_while_removing", "test_killed_while_cleaning_up"),
+    InTwoSteps: ("test_killed_while_applying_ahead",),
 }

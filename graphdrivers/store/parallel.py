@@ -1,0 +1,244 @@
+"""The layers of one image, several at a time: in this process, and in others beside it (`workers`).
+
+A layer that is filled asks the ones below it little: it goes on until it needs
+them, and waits then. They are begun, and acknowledged, lowest first.
+"""
+
+import contextlib
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import cast
+
+import attrs
+
+from graphdrivers import errors
+from graphdrivers.archive import compression
+from graphdrivers.driver import AppliesAhead
+from graphdrivers.linux import locks
+from graphdrivers.model import Limits
+from graphdrivers.store import filling, incoming, making, workers
+from graphdrivers.store.filling import Filled, Job
+from graphdrivers.store.incoming import Source, Watch
+from graphdrivers.store.ledger import Layer
+from graphdrivers.store.making import Begun, Made
+from graphdrivers.store.site import Site
+from graphdrivers.store.workers import Worker
+
+
+class _Over(Exception):
+    """Ends the work on a layer that is not needed any more."""
+
+
+_ITS_OWN = (errors.GraphDriverError, OSError, MemoryError)
+"""What is wrong with one layer, as opposed to somebody's wish to end it all."""
+
+
+_PATIENCE = 0.2
+"""Seconds between two questions whether a layer that another process makes is still needed."""
+
+
+@attrs.define(eq=False)
+class _Slot:
+    """One layer on its way."""
+
+    layer: Layer
+    """As the one above it sees it."""
+    begun: Begun | None
+    """``None`` for one that another process has made."""
+    scope: contextlib.ExitStack
+    """Takes back, at its end, what was not acknowledged."""
+    made: Made | None = None
+
+
+class Parallel:
+    """One import at work."""
+
+    def __init__(
+        self,
+        site: Site,
+        sources: Sequence[Source],
+        stack: contextlib.ExitStack,
+        *,
+        lease: str,
+        limits: Limits,
+        told: Watch,
+        others: int,
+    ) -> None:
+        """Start ``others`` beside this process; ``stack`` ends them, and takes back what was not acknowledged."""
+        self._site = site
+        self._sources = sources
+        self._lease = lease
+        self._limits = limits
+        self._told = told
+        self._chains = incoming.chains_of([source.diff_id for source in sources])
+        self._picking = threading.Lock()
+        self._changed = threading.Condition()
+        # Guarded by it; what lies at the end and above is not needed any more:
+        self._slots: list[_Slot] = []
+        self._filled: set[int] = set()
+        self._error: BaseException | None = None
+        self._end = len(sources)
+        self._first = 0
+        self._done: list[Layer] = []
+        stack.callback(self._take_back)
+        self._beside = stack.enter_context(workers.started(site.driver, others))
+        # Threads that wait for a process each, and one that acknowledges.
+        self._threads = stack.enter_context(ThreadPoolExecutor(others + 1, "graphdrivers-import"))
+
+    def layers(self, present: Sequence[Layer]) -> list[Layer]:
+        """Make the layers above ``present``, and give them, lowest first."""
+        self._first = len(present)
+        self._below = present[-1] if present else None
+        lowest = self._begin_next()  # before others can: this process is ready at once
+        running = [self._threads.submit(self._acknowledge)]
+        running += [self._threads.submit(self._unpack, worker) for worker in self._beside]
+        try:
+            with contextlib.suppress(*_ITS_OWN):  # it is noted; layers below are waited for first
+                self._unpack(None, lowest)
+            wait(running)
+        except BaseException as error:  # Ctrl-C, while it waits
+            self._fail(error, 0)
+            raise
+        if self._error is not None:
+            raise self._error
+        return self._done
+
+    def _unpack(self, worker: Worker | None, number: int | None = None) -> None:
+        """Fill a layer that was begun, then one after the other, as long as there are any."""
+        try:
+            if worker is not None and worker.is_ready():
+                number = self._begin_next()
+            while number is not None:
+                self._fill(number, worker)
+                number = self._begin_next()
+        except _Over:
+            return
+        except _ITS_OWN as error:
+            self._fail(error, number or 0)  # what is below goes on, and stays
+            raise
+        except BaseException as error:
+            self._fail(error, 0)
+            raise
+
+    def _begin_next(self) -> int | None:
+        """Begin the lowest layer that nobody has begun; gives its number, or ``None`` when there is none."""
+        with self._picking:
+            while (number := self._first + len(self._slots)) < self._end:
+                slot = self._begun(number)
+                with self._changed:
+                    self._slots.append(slot)
+                if slot.begun is not None:
+                    return number
+                self._finish(number)
+                self._told.found(number, slot.layer)
+        return None
+
+    def _begun(self, number: int) -> _Slot:
+        """Find a layer that another process was faster with, or record that it is about to be made here."""
+        chain = self._chains[number]
+        below = self._slots[-1].layer if self._slots else self._below
+        with contextlib.ExitStack() as scope:
+            scope.callback(self._locked(number).release)
+            held = incoming.hold(self._site, [chain], self._lease)
+            if held:
+                return _Slot(held[0], None, contextlib.ExitStack())
+            begun = scope.enter_context(making.intended(self._site, below))
+            diff_id = self._sources[number].diff_id
+            layer = Layer(begun.name, begun.below, chain, diff_id, 0, 0, 0, (), 0)
+            return _Slot(layer, begun, scope.pop_all())
+
+    def _locked(self, number: int) -> locks.FileLock:
+        """Wait for who else makes the same stack; not for longer than the layer is needed: Ctrl-C ends that."""
+        while number < self._end:
+            lock = self._site.lock(f"chain:{self._chains[number]}", timeout=_PATIENCE)
+            with contextlib.suppress(errors.LockTimeout):
+                lock.acquire()
+                return lock
+        raise _Over
+
+    def _fill(self, number: int, worker: Worker | None) -> None:
+        """Fill and seal a layer that was begun."""
+        slot, source = self._slots[number - self._first], self._sources[number]
+        if slot.begun is None:
+            raise AssertionError("a layer that is there is not filled")
+        self._told.began(number)
+        record = self._site.record_path(slot.begun.name)
+        job = Job(slot.begun.name, slot.begun.below, record, self._limits)
+        if worker is None:
+            filled = self._fill_here(number, job)
+        else:
+            filled = worker.fill(
+                job,
+                source.open,
+                ready=lambda: self._await(number - 1),
+                progress=lambda size: self._told.consumed(number, size),
+                wanted=lambda: number < self._end,
+            )
+        slot.made = making.filled(self._site, slot.begun, filled.applied, filled.tar_size, source.diff_id)
+        self._finish(number)
+
+    def _fill_here(self, number: int, job: Job) -> Filled:
+        driver = cast("AppliesAhead", self._site.driver)
+        with self._sources[number].open() as stream, compression.open_plain(stream, self._limits) as plain:
+            return filling.fill(
+                driver,
+                job,
+                plain,
+                ready=lambda: self._await(number - 1),
+                progress=lambda size: self._consumed(number, size),
+            )
+
+    def _consumed(self, number: int, size: int) -> None:
+        """Tell how far a layer is; one that is not needed any more ends here."""
+        if number >= self._end:
+            raise _Over
+        self._told.consumed(number, size)
+
+    def _acknowledge(self) -> None:
+        """Make layers durable and record them as soon as they are filled, lowest first."""
+        number = self._first
+        try:
+            for number in range(self._first, len(self._sources)):
+                self._await(number)
+                slot = self._slots[number - self._first]
+                layer = slot.layer
+                if slot.made is not None:
+                    layer = making.acknowledge(self._site, slot.made, self._lease)
+                    slot.scope.close()
+                    self._told.done(number, layer)
+                self._done.append(layer)
+        except _Over:
+            return
+        except BaseException as error:
+            self._fail(error, number)
+            raise
+
+    def _finish(self, number: int) -> None:
+        """Say that a layer is filled and sealed."""
+        with self._changed:
+            self._filled.add(number)
+            self._changed.notify_all()
+
+    def _fail(self, error: BaseException, number: int) -> None:
+        """Let a layer and all above it go; the first error is the one that is told."""
+        with self._changed:
+            self._error = self._error or error
+            self._end = min(self._end, number)
+            self._changed.notify_all()
+
+    def _await(self, number: int) -> None:
+        """Wait until a layer is filled; ends the work on the one above where it will not be."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_filled(number) or number >= self._end)
+            if not self._is_filled(number):
+                raise _Over
+
+    def _is_filled(self, number: int) -> bool:
+        return number < self._first or number in self._filled
+
+    def _take_back(self) -> None:
+        """Take back, top first, what was not acknowledged."""
+        while self._slots:
+            with contextlib.suppress(errors.GraphDriverError, OSError):  # recover tries again
+                self._slots.pop().scope.close()
