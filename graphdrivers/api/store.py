@@ -399,8 +399,8 @@ class Store:
         return tars.open_tar(self.site, layer)
 
     def unused(self) -> list[str]:
-        """Give the layers that `collect` would remove."""
-        return collect.unused(self.site)
+        """Give the layers that `collect` would remove now, children first; leases of the dead do not keep any."""
+        return collect.unused(self.site, over=recover.dead_leases(self.site))
 
     def collect(self) -> Collected:
         """Remove the layers that no image, container, checkpoint, mount or lease needs."""

@@ -66,6 +66,8 @@ class Finding:
     kind: FindingKind
     detail: str
     """For people: all that is wrong, in one line."""
+    others: tuple[bytes, ...] = ()
+    """Further names of the same file, of which this is told too."""
 
 
 def verify(
@@ -118,6 +120,8 @@ class _Comparison:
         self._below = below
         self._judge = _Judge(capabilities)
         self._found: dict[bytes, tuple[FindingKind, list[str]]] = {}
+        self._changed: dict[int, bytes] = {}  # by identity of an item: its first name, where the tar brings none
+        self._further: dict[bytes, list[bytes]] = {}
         self._first: dict[int, bytes] = {}  # by identity of an item: its first name, if possible one that is there
         names = sorted(said.items)
         for name in [*filter(self._is_there, names), *names]:
@@ -149,7 +153,21 @@ class _Comparison:
                 self._unexpected(path, shown)
         self._deletions()
         self._links()
-        return [Finding(path, kind, "; ".join(details)) for path, (kind, details) in sorted(self._found.items())]
+        others = self._others()
+        return [
+            Finding(path, kind, "; ".join(details), tuple(others.get(path, ())))
+            for path, (kind, details) in sorted(self._found.items())
+        ]
+
+    def _others(self) -> dict[bytes, list[bytes]]:
+        """Give the further names of what was found."""
+        items = self._said.items
+        found = {id(items[path]): path for path in self._found if path in items}
+        others = self._further
+        for name, item in items.items() if found else ():
+            if found.get(id(item), name) != name:
+                others.setdefault(found[id(item)], []).append(name)
+        return others
 
     def _note(self, path: bytes, kind: FindingKind, detail: str) -> None:
         known, details = self._found.setdefault(path, (kind, []))
@@ -183,7 +201,12 @@ class _Comparison:
         if lower is None:
             self._note(path, FindingKind.ADDED, f"{_name(shown)} that the layer's tar does not bring")
             return
-        for kind, detail in self._differences(lower, shown):
+        differences = self._differences(lower, shown)
+        first = self._changed.setdefault(id(shown), path) if differences else path
+        if first != path and first in self._found:
+            self._further.setdefault(first, []).append(path)
+            return
+        for kind, detail in differences:
             self._note(path, kind, f"changed from what the parents have: {detail}")
 
     def _deletions(self) -> None:

@@ -4,7 +4,6 @@ import click
 
 from graphdrivers.cli import output, stores
 from graphdrivers.cli.settings import Settings, global_options
-from graphdrivers.store import ledger
 from graphdrivers.store.collect import Collected
 
 
@@ -20,9 +19,9 @@ def gc(settings: Settings, *, dry_run: bool) -> None:
     """
     with stores.opened(settings) as store:
         names = store.unused()
-        sizes = {name: ledger.find_layer(store.site.database, name).content_size or 0 for name in names}
+        sizes: dict[str, int | None] = dict(store.site.database.read("SELECT name, content_size FROM layers"))
         done = Collected(tuple(names)) if dry_run else store.collect()
-    size = sum(sizes.get(name, 0) for name in done.removed)
+    size = sum(sizes.get(name) or 0 for name in done.removed)
     if settings.json:
         left = [{"layer": layer, "reason": reason} for layer, reason in done.resisted]
         output.document({"removed": list(done.removed), "resisted": left, "bytes": size, "dry_run": dry_run})

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 import click
 
+from graphdrivers.api.images import Image
 from graphdrivers.api.store import Store
 from graphdrivers.cli import completing, output, stores
 from graphdrivers.cli.described import called
 from graphdrivers.cli.settings import Settings, global_options
 from graphdrivers.images import opening
-from graphdrivers.images.image import Image
+from graphdrivers.images.image import Image as Source
 from graphdrivers.images.reference import Reference
 from graphdrivers.model import LayerRecord, Limits
 from graphdrivers.store import names
@@ -46,24 +47,36 @@ def check(context: click.Context, origins: tuple[str, ...], *, deep: bool, repai
         with output.progress(settings, "checking", None, as_bytes=False) as report:
             found = list(store.check(deep=deep, observe=lambda done, total: report(done, f"layer {done} of {total}")))
         done: Repaired | None = None
+        remaining = found
         if repair and found:
             sources = [stack.enter_context(_opened(settings, origin)) for origin in origins]
-            done = _repair(settings, store, found, sources)
-            remaining = list(store.check(deep=deep))
-        else:
-            remaining = found
+            new = found
+            while new:  # what stood on damage can be judged when that is repaired
+                done = _and_also(done, _repair(settings, store, new, sources))
+                remaining = list(store.check(deep=deep))
+                new = [fault for fault in remaining if fault not in found]
+                found += new
     _show(settings, found, done)
     context.exit(1 if remaining else 0)
 
 
-def _repair(settings: Settings, store: Store, found: Sequence[Fault], sources: Sequence[Image]) -> Repaired:
+def _repair(settings: Settings, store: Store, found: Sequence[Fault], sources: Sequence[Source]) -> Repaired:
     def began(layer: str) -> None:
         output.message(settings, f"making {layer} anew")
 
     return store.repair(found, sources, limits=Limits(), began=began)
 
 
-def _opened(settings: Settings, origin: str) -> Image:
+def _and_also(before: Repaired | None, now: Repaired) -> Repaired:
+    """Put together what became of two rounds; what the second brought back is not lost."""
+    if before is None:
+        return now
+    lost = dict([*before.lost, *now.lost])
+    layers = dict.fromkeys([*before.layers, *now.layers])
+    return Repaired(tuple(layers), tuple(one for one in lost.items() if one[0] not in now.layers))
+
+
+def _opened(settings: Settings, origin: str) -> Source:
     """Open what ``--from`` names: a path where there is one, else a reference at its registry."""
     if origin.startswith(("/", ".")) or os.path.lexists(origin):
         return opening.open_image(origin, scratch=settings.scratch)
@@ -104,13 +117,16 @@ def explain(settings: Settings, name: str) -> None:
     with stores.opened(settings) as store:
         thing = stores.find(store, name)
         own = not isinstance(thing, LayerRecord) or names.is_own(thing.name)
-        needs = needs_of(store.site, stores.layer_of(store, thing)) if own else []
+        empty = isinstance(thing, Image) and thing.top is None
+        needs = needs_of(store.site, stores.layer_of(store, thing)) if own and not empty else []
         nearest = {(need.kind, need.name): need for need in reversed(needs)}
         rows = [_row(store, need) for need in needs if nearest[need.kind, need.name] is need]
     if settings.json:
         output.document([{"kind": need.kind, "name": need.name, "through": list(need.through)} for need in needs])
         return
-    if not rows:
+    if empty:
+        output.message(settings, f"{name!r} has no layers: there is nothing to keep")
+    elif not rows:
         remover = "'gc' removes it" if own else "it was made by hand, and 'layer rm' removes it"
         output.message(settings, f"nothing needs {name!r}: {remover}")
     output.table(["kind", "name", "layers above"], rows, right=[2])

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from graphdrivers import errors, loading
 from graphdrivers.cli.checks import Check, State
 from graphdrivers.cli.owners import Ledger
-from graphdrivers.store import check, collect
+from graphdrivers.store import check, collect, recover
 from graphdrivers.store.database import Database
 from graphdrivers.store.site import Site
 
@@ -41,7 +41,7 @@ def _looked_at(root: str, name: str) -> Iterator[Check]:
             yield Check("store", State.PROBLEM, f"{len(faults) - FAULTS_MAX} more", "graphdriver check")
         if not faults:
             yield Check("store", State.OK, f"{counts}; made with {name}")
-        unused = collect.unused(site)
+        unused = collect.unused(site, over=recover.dead_leases(site))
         if unused:
             yield Check("store", State.NOTE, f"{len(unused)} layer(s) that nothing needs", "graphdriver gc")
 

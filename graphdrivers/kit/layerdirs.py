@@ -256,9 +256,12 @@ class LayerDirs:
     def records(self) -> Iterator[LayerRecord]:
         """Give every layer, children before their parents.
 
-        A layer that nobody made durable may have lost what its ``layer.json``
-        said in a power cut. It is given without a parent: all that can be done
-        with it is to remove it, and it does not keep the others from their use.
+        A layer whose ``layer.json`` is damaged (a power cut may do that to one
+        that nobody made durable) is given without a parent: all that can be
+        done with it is to remove it, and it does not keep the others from their use.
+
+        Raises:
+            StoreVersion: a newer release wrote one.
         """
         found = []
         for name in self.names():
@@ -270,29 +273,18 @@ class LayerDirs:
             yield LayerRecord(name, ancestry.parent, sealed)
 
     def _listed(self, layer: str) -> LayerFile | None:
-        """Read a layer that was listed; ``None`` where another process has removed it since."""
+        """Read a layer that was listed; ``None`` where another process has removed it since, or it is no folder."""
         for _ in range(_TRIES):
-            with contextlib.suppress(errors.LayerNotFound):
-                return self._read_or_torn(layer)
-            if not self.exists(layer):
+            try:
+                return self.read(layer)
+            except NotADirectoryError:
                 return None
-        raise errors.LayerNotFound(layer)
-
-    def _read_or_torn(self, layer: str) -> LayerFile:
-        """Read a layer's ancestry; none where a power cut left ``layer.json`` empty, or full of zeros."""
-        try:
-            return self.read(layer)
-        except errors.StoreCorrupt:
-            if self._is_torn(layer):
+            except (errors.StoreCorrupt, errors.InvalidName):
                 return LayerFile()
-            raise
-
-    def _is_torn(self, layer: str) -> bool:
-        try:
-            with open(self.path(layer, "layer.json"), "rb") as file:
-                return not file.read().strip(b"\0")
-        except FileNotFoundError:
-            raise errors.LayerNotFound(layer) from None
+            except errors.LayerNotFound:
+                if not self.exists(layer):
+                    return None
+        return LayerFile()
 
     def names(self) -> list[str]:
         """Give the names of all layers, checked."""

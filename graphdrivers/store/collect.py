@@ -1,8 +1,9 @@
 """Removing layers that nothing needs, and their ancestors in turn."""
 
 import contextlib
+import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import attrs
 
@@ -76,14 +77,20 @@ def sweep(site: Site, marked: Iterable[str]) -> Collected:
     return Collected(tuple(removed), tuple(resisted))
 
 
-def unused(site: Site) -> list[str]:
-    """Give the layers that a collection would remove, children first; nothing is changed."""
+def unused(site: Site, *, over: Sequence[str] = ()) -> list[str]:
+    """Give the layers that a collection would remove, children first; nothing is changed.
+
+    Args:
+        site: the store.
+        over: leases that count no more.
+    """
     query = """
         WITH RECURSIVE roots (layer) AS (
             SELECT layer FROM images UNION SELECT init FROM images
             UNION SELECT layer FROM containers UNION SELECT init FROM containers UNION SELECT layer FROM checkpoints
             UNION SELECT layer FROM mounts
-            UNION SELECT layer FROM leases WHERE expires IS NULL OR expires > :now
+            UNION SELECT layer FROM leases WHERE (expires IS NULL OR expires > :now)
+            AND lease NOT IN (SELECT value FROM json_each(:over))
             UNION SELECT name FROM layers WHERE state = 'making'),
         live (layer) AS (
             SELECT layer FROM roots UNION SELECT parent FROM live JOIN layers ON name = layer WHERE parent IS NOT NULL),
@@ -93,4 +100,4 @@ def unused(site: Site) -> list[str]:
         SELECT name FROM layers JOIN depths ON layer = name
         WHERE state = 'ready' AND name NOT IN (SELECT layer FROM live WHERE layer IS NOT NULL)
         ORDER BY depth DESC, name"""
-    return [row[0] for row in site.database.read(query, {"now": ledger.now()})]
+    return [row[0] for row in site.database.read(query, {"now": ledger.now(), "over": json.dumps(over)})]

@@ -150,8 +150,18 @@ class Database:
         """Let SQLite check the file; give what it complains of."""
         with self._told():
             problems = [str(row[0]) for row in self.read("PRAGMA quick_check")]
-            broken = [f"{row[0]} refers to a missing {row[2]}" for row in self.read("PRAGMA foreign_key_check")]
-        return [*(line for line in problems if line != "ok"), *broken]
+            broken = sorted({(row[0], row[3]) for row in self.read("PRAGMA foreign_key_check")})
+            dangling = [line for table, number in broken for line in self._dangling(table, number)]
+        return [*(line for line in problems if line != "ok"), *dangling]
+
+    def _dangling(self, table: str, number: int) -> Iterator[str]:
+        """Name each row of a table that refers to one that is missing, by a foreign key of it."""
+        name = self.read(f"PRAGMA table_info({table})")[0][1]
+        keys = {row[0]: row[2:5] for row in self.read(f"PRAGMA foreign_key_list({table})")}
+        parent, column, other = keys[number]
+        query = f"SELECT {name}, {column} FROM {table} WHERE {column} NOT IN (SELECT {other} FROM {parent})"  # noqa: S608 - from the schema
+        for key, value in self.read(query):
+            yield f"{column} of {key!r:.200} in {table} is {value!r:.200}, which is missing in {parent}"
 
     def close(self) -> None:
         """Close the connections of all threads. Idempotent."""

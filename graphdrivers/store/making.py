@@ -151,26 +151,36 @@ def hold(step: Step, lease: str, layer: str, *, expires: int | None = None) -> N
 
 
 def undo(site: Site, name: str) -> None:
-    """Take back a layer that was not acknowledged, and what is kept beside it; one that was stays. Idempotent."""
-    if site.database.one("SELECT 1 FROM layers WHERE name = ? AND state = 'ready'", (name,)):
+    """Take back a layer that was not acknowledged, and what is kept beside it. Idempotent.
+
+    One that was acknowledged stays, and one that stands in for a layer that is being repaired.
+    """
+    kept = """
+        SELECT 1 FROM layers WHERE name = :name AND state = 'ready'
+        UNION ALL SELECT 1 FROM repairs JOIN layers ON name = layer AND state = 'ready' WHERE substitute = :name"""
+    if site.database.one(kept, {"name": name}):
         return  # what failed came after the acknowledgement (Ctrl-C, somebody's callback)
     site.driver.remove(name)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(site.record_path(name))
-    site.database.take_back(lambda step: step.execute("DELETE FROM layers WHERE name = ?", (name,)))
+    site.database.take_back(lambda step: _forget(step, name))
 
 
-def fill_again(site: Site, layer: Layer, blob: BinaryIO, limits: Limits) -> None:
-    """Make a layer that the ledger has and the driver lost; ``blob`` is its tar, and closed here.
+def _forget(step: Step, name: str) -> None:
+    step.execute("DELETE FROM repairs WHERE substitute = ?", (name,))
+    step.execute("DELETE FROM layers WHERE name = ?", (name,))
+
+
+def fill_again(site: Site, layer: Layer, tar: BinaryIO, limits: Limits) -> None:
+    """Make a layer that the ledger has and the driver lost, from its uncompressed tar; not made durable.
 
     Raises:
         DigestMismatch: it is another tar; what was made of it is removed.
     """
     try:
-        with blob, archive.compression.open_plain(blob, limits) as plain:
-            site.driver.create(layer.name, layer.parent)
-            _check(_fill(site, layer.name, archive.stream.Counted(plain), limits, None), layer.diff_id)
-            site.driver.seal(layer.name)
+        site.driver.create(layer.name, layer.parent)
+        _check(_fill(site, layer.name, archive.stream.Counted(tar), limits, None), layer.diff_id)
+        site.driver.seal(layer.name)
     except BaseException:
         with contextlib.suppress(errors.GraphDriverError, OSError):
             site.driver.remove(layer.name)

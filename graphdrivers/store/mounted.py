@@ -17,9 +17,11 @@ import attrs
 from graphdrivers import errors
 from graphdrivers.linux import mountinfo, mounts
 from graphdrivers.linux.boot import boot_id
+from graphdrivers.linux.locks import FileLock
 from graphdrivers.linux.mountinfo import MountPoint
 from graphdrivers.linux.namespaces import mount_namespace
 from graphdrivers.model import Mount
+from graphdrivers.store import names
 from graphdrivers.store.database import Step, is_text
 from graphdrivers.store.holders import Holder
 from graphdrivers.store.site import Site
@@ -56,12 +58,6 @@ def still_held(site: Site, layer: str) -> list[Held]:
     return recorded
 
 
-def ended(site: Site) -> list[Held]:
-    """Give the holders that are over, of all layers."""
-    rows = _rows(site)
-    return [held for held, now in zip(rows, _looked_at(site, rows), strict=True) if now is None]
-
-
 def attach(
     site: Site,
     layer: str,
@@ -85,6 +81,7 @@ def attach(
         LayerInUse: it is mounted writable somewhere else, or another layer is mounted there.
         LayerSealed: a view is all that can be had of it.
         LayerNotFound: it was removed a moment ago.
+        LockTimeout: a layer below it is being repaired.
     """
     where = site.mount_point(layer) if target is None else os.path.realpath(target)
     for other in {held.layer for held in _rows(site, target=where) if held.layer != layer}:
@@ -131,6 +128,12 @@ def release(site: Site, held: Held, *, lazy: bool = False) -> bool:
         return last
 
 
+def ended(site: Site) -> list[Held]:
+    """Give the holders that are over, of all layers."""
+    rows = _rows(site)
+    return [held for held, now in zip(rows, _looked_at(site, rows), strict=True) if now is None]
+
+
 def over(site: Site) -> list[str]:
     """Give the layers that have holders which are over, sorted."""
     return sorted({held.layer for held in ended(site)})
@@ -144,6 +147,49 @@ def reap(site: Site, layer: str) -> None:
     still_held(site, layer)
 
 
+def abandoned(site: Site) -> list[Held]:
+    """Give the rows that are over, but for layers that somebody mounts or unmounts at this moment."""
+    found: list[Held] = []
+    for layer in over(site):
+        with contextlib.suppress(errors.LockTimeout), site.lock(f"mount:{layer}", timeout=0):
+            rows = _rows(site, layer)
+            found += [held for held, now in zip(rows, _looked_at(site, rows), strict=True) if now is None]
+    return found
+
+
+def strays(site: Site) -> list[str]:
+    """Give our own writable layers that are mounted at their own place without any holder; nothing looks after those.
+
+    A view without one is somebody's own: ``graphdriver layer mount`` makes such.
+    """
+    place = os.path.join(os.path.realpath(site.root), "mounts")
+    found = {
+        os.path.basename(mount.target)
+        for mount in mountinfo.mounted_within(place)
+        if os.path.dirname(mount.target) == place and "ro" not in mount.options
+    }
+    found -= {held.layer for held in _rows(site)}
+    return [layer for layer in sorted(found) if names.is_own(layer) and _is_stray(site, layer)]
+
+
+def drop_stray(site: Site, layer: str) -> None:
+    """Unmount what `strays` gave. Idempotent.
+
+    Raises:
+        OSError: ``EBUSY``, files in it are open.
+    """
+    with site.lock(f"mount:{layer}"):
+        if _is_stray(site, layer):
+            mounts.detach(site.mount_point(layer), lazy=False)
+            with contextlib.suppress(OSError):  # something else is mounted there
+                os.rmdir(site.mount_point(layer))
+
+
+def _is_stray(site: Site, layer: str) -> bool:
+    """Look again: its row comes before a mount, and goes after it."""
+    return mountinfo.mounted_at(site.mount_point(layer)) is not None and not _rows(site, layer)
+
+
 def tidy(site: Site) -> None:
     """Remove the folders of mounts that are no more; only needed after a restart of the machine. Idempotent."""
     for name in os.listdir(os.path.join(site.root, "mounts")):
@@ -151,6 +197,16 @@ def tidy(site: Site) -> None:
             if not _rows(site, name):
                 with contextlib.suppress(OSError):  # something is mounted there or in it
                     os.rmdir(site.mount_point(name))
+
+
+def repairing(site: Site, layer: str, *, timeout: float | None = None) -> FileLock:
+    """Give the lock of who makes a layer anew; while it is held, nothing of what stands on the layer is mounted."""
+    return site.lock(f"repair:{layer}", timeout=timeout)
+
+
+def is_repaired_now(site: Site, layer: str) -> bool:
+    """Say whether somebody makes a layer anew at this moment."""
+    return not repairing(site, layer).is_free()
 
 
 def is_over(site: Site, held: Held) -> bool:
@@ -322,8 +378,12 @@ def _record(site: Site, held: Held, note: Callable[[Step], object]) -> Held:
     values = (held.layer, target, held.attached, held.writable, held.namespace, held.boot)
     holder = None if held.holder is None else str(held.holder)
     with site.database.write() as step:
-        if not step.execute("SELECT 1 FROM layers WHERE name = ? AND state = 'ready'", (held.layer,)).fetchone():
+        found = "SELECT EXISTS (SELECT 1 FROM repairs) FROM layers WHERE name = ? AND state = 'ready'"
+        row = step.execute(found, (held.layer,)).fetchone()
+        if row is None:
             raise errors.LayerNotFound(held.layer)
+        if row[0]:
+            _refuse_repaired(site, step, held.layer)
         there = "SELECT layer FROM mounts WHERE target = ? AND namespace = ? AND layer != ?"
         other = step.execute(there, (target, held.namespace, held.layer)).fetchone()
         if other is not None:
@@ -334,6 +394,17 @@ def _record(site: Site, held: Held, note: Callable[[Step], object]) -> Held:
         )
         note(step)
     return attrs.evolve(held, mount_id=done.lastrowid or 0)
+
+
+def _refuse_repaired(site: Site, step: Step, layer: str) -> None:
+    """Refuse where a layer of the stack is made anew at this moment."""
+    query = """
+        WITH RECURSIVE stack (layer) AS (
+            SELECT :name UNION SELECT parent FROM stack JOIN layers ON name = layer WHERE parent IS NOT NULL)
+        SELECT layer FROM stack JOIN repairs USING (layer)"""
+    for (below,) in step.execute(query, {"name": layer}).fetchall():
+        if is_repaired_now(site, below):
+            raise errors.LockTimeout(site.root, f"layer {below!r} below it is being repaired")
 
 
 def _rows(site: Site, layer: str | None = None, *, target: str | None = None) -> list[Held]:

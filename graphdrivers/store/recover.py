@@ -5,6 +5,7 @@ a power cut may have taken what was not durable) all layers are compared with
 the ledger. One thing that resists is told and does not keep the others.
 """
 
+import contextlib
 import functools
 import os
 from collections.abc import Callable
@@ -15,9 +16,15 @@ from graphdrivers import errors
 from graphdrivers.linux.boot import boot_id
 from graphdrivers.store import collect, images, ledger, making, mounted, names
 from graphdrivers.store.holders import Holder
+from graphdrivers.store.ledger import Layer
 from graphdrivers.store.site import Site
 
 _BOOT = "boot"
+
+_NAMED = """
+    SELECT parent FROM layers UNION SELECT layer FROM images UNION SELECT init FROM images
+    UNION SELECT layer FROM containers UNION SELECT init FROM containers UNION SELECT layer FROM checkpoints"""
+"""Layers that some row needs."""
 
 
 @attrs.frozen
@@ -41,10 +48,12 @@ def recover(site: Site) -> list[Problem]:
     with site.lock("recover"):
         for row in _dead_layers(site):
             _try(problems, row.name, functools.partial(_finish, site, row))
+        if site.database.one("SELECT 1 FROM repairs"):
+            _finish_repairs(site, problems)
         _drop_dead_containers(site)
         drop_dead_leases(site)
-        for layer in mounted.over(site):
-            _try(problems, layer, functools.partial(mounted.reap, site, layer))
+        for name in mounted.over(site):
+            _try(problems, name, functools.partial(mounted.reap, site, name))
         if rebooted:
             problems += _without_lost_inits(site, compare(site, repair=True))
             _try(problems, "mounts", functools.partial(mounted.tidy, site))
@@ -57,7 +66,7 @@ def compare(site: Site, *, repair: bool) -> list[Problem]:
     """Hold the driver's layers, the records beside them and the ledger against each other.
 
     Where it may ``repair``: our own layers and records that the ledger does not
-    know are removed. A layer that the ledger has and the driver lost stays in
+    know are removed, unless a row of it refers to them. A layer that the ledger has and the driver lost stays in
     the ledger, to be told about and brought back (`check`).
     """
     ready = {row[0] for row in site.database.read("SELECT name FROM layers WHERE state = 'ready'")}
@@ -65,6 +74,7 @@ def compare(site: Site, *, repair: bool) -> list[Problem]:
     records = set(os.listdir(os.path.join(site.folder, "records")))
     # Asked last: a layer is in the ledger before it is anywhere else, also one that is made right now.
     known = {row[0]: row[1] for row in site.database.read("SELECT name, state FROM layers")}
+    named = {row[0] for row in site.database.read(_NAMED)} - set(known)
     problems = [
         Problem(name, "the driver has lost this layer", is_leftover=False)
         for name in sorted(ready - there)
@@ -73,7 +83,10 @@ def compare(site: Site, *, repair: bool) -> list[Problem]:
     for name in sorted({layer for layer in there if names.is_own(layer)} | records):
         if name in known:
             continue
-        if repair and not names.is_own(name):  # somebody's own layer may have this name
+        if name in named:
+            reason = "the ledger has lost its row, and others refer to it: put an older ledger back"
+            problems.append(Problem(name, reason, is_leftover=False))
+        elif repair and not names.is_own(name):  # somebody's own layer may have this name
             _try(problems, name, functools.partial(os.unlink, os.path.join(site.folder, "records", name)))
         elif repair:
             _try(problems, name, functools.partial(making.undo, site, name))
@@ -105,6 +118,18 @@ def _finish(site: Site, row: _Unfinished) -> None:
     making.undo(site, row.name)
 
 
+def _finish_repairs(site: Site, problems: list[Problem]) -> None:
+    """Let substitutes take the places that they were made for, but where somebody is about that now."""
+    from graphdrivers.store import substitutes  # noqa: PLC0415 - hardly any opening has a repair to finish
+
+    def finish(layer: Layer) -> None:
+        with contextlib.suppress(errors.LockTimeout), substitutes.working(site, layer.name, timeout=0):
+            substitutes.finish(site, layer)
+
+    for layer in substitutes.left(site):
+        _try(problems, layer.name, functools.partial(finish, layer))
+
+
 def _dead_layers(site: Site) -> list[_Unfinished]:
     """Give unfinished layers whose makers or removers are gone, children first."""
     query = f"""
@@ -113,7 +138,9 @@ def _dead_layers(site: Site) -> list[_Unfinished]:
             UNION SELECT name, depth + 1 FROM layers JOIN depths ON parent = layer
             WHERE state != 'ready' AND depth < {ledger.DEPTH_MAX})
         SELECT name, state, holder, max(depth) AS deepest FROM layers JOIN depths ON layer = name
-        WHERE state != 'ready' GROUP BY name ORDER BY deepest DESC, name"""  # noqa: S608 - constants
+        WHERE state != 'ready' AND name NOT IN (
+            SELECT substitute FROM repairs JOIN layers AS whole ON whole.name = repairs.layer AND whole.state = 'ready')
+        GROUP BY name ORDER BY deepest DESC, name"""  # noqa: S608 - constants
     return [_Unfinished(name, state) for name, state, holder, _ in site.database.read(query) if is_dead(site, holder)]
 
 
@@ -136,11 +163,16 @@ def _drop_dead_containers(site: Site) -> None:
 
 def drop_dead_leases(site: Site) -> None:
     """Drop leases that are over, and those of processes that are gone."""
-    rows = site.database.read("SELECT DISTINCT lease, holder, expires FROM leases")
-    over = [lease for lease, holder, expires in rows if _is_over(site, holder, expires)]
+    over = dead_leases(site)
     if over:
         with site.database.write() as step:
             step.executemany("DELETE FROM leases WHERE lease = ?", [(lease,) for lease in over])
+
+
+def dead_leases(site: Site) -> list[str]:
+    """Give the leases that `drop_dead_leases` would drop."""
+    rows = site.database.read("SELECT DISTINCT lease, holder, expires FROM leases")
+    return [lease for lease, holder, expires in rows if _is_over(site, holder, expires)]
 
 
 def _is_over(site: Site, holder: str | None, expires: int | None) -> bool:

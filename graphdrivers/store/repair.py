@@ -1,7 +1,5 @@
 """Layers of images brought back under their names, from the tars that they were made of."""
 
-import contextlib
-import os
 from collections.abc import Callable, Sequence
 from typing import BinaryIO
 
@@ -10,7 +8,7 @@ import attrs
 from graphdrivers import errors
 from graphdrivers.archive import compression
 from graphdrivers.model import DiffID, Limits
-from graphdrivers.store import check, images, ledger, making, mounted, recover
+from graphdrivers.store import check, images, mounted, recover, substitutes
 from graphdrivers.store.check import Fault, FaultKind
 from graphdrivers.store.ledger import Layer
 from graphdrivers.store.site import Site
@@ -43,8 +41,9 @@ def repair(
     makes another.
 
     A layer is made anew beside the damaged one first, so that a tar that turns
-    out to be wrong costs nothing; then it takes the damaged one's place. A
-    crash in between leaves the layer lost, and the next repair brings it back.
+    out to be wrong costs nothing; then it takes the damaged one's place. After a
+    crash in between the next opening of the store goes on, without the tar: see
+    `substitutes`.
 
     Args:
         site: the store.
@@ -76,7 +75,7 @@ def repair(
         broken.discard(layer.name)
     broken.difference_update(images.drop_inits(site, broken).removed)
     lost += [(name, "it is a container's own layer, and nothing else has its content") for name in sorted(broken)]
-    return Repaired(tuple(whole), tuple(lost))
+    return Repaired(tuple(whole), tuple(one for one in lost if one[0] not in whole))
 
 
 def _tidy(site: Site, faults: Sequence[Fault]) -> list[recover.Problem]:
@@ -85,37 +84,41 @@ def _tidy(site: Site, faults: Sequence[Fault]) -> list[recover.Problem]:
     if not kinds & {FaultKind.UNKNOWN, FaultKind.UNFINISHED, FaultKind.MOUNT}:
         return []
     problems = recover.recover(site)
+    for layer in mounted.strays(site):
+        try:
+            mounted.drop_stray(site, layer)
+        except OSError as error:
+            problems.append(recover.Problem(layer, str(error)))
     return problems + [one for one in recover.compare(site, repair=True) if one not in problems and one.is_leftover]
 
 
 def _remake(site: Site, layer: Layer, open_blob: OpenBlob, limits: Limits) -> None:
-    """Make a layer anew in its place.
+    """Make a layer anew in its place: from what an earlier repair left, else from its tar.
 
     Raises:
         StoreCorrupt: its tar cannot be had.
         LayerInUse: it is mounted, alone or below others.
     """
-    with site.lock(f"repair:{layer.name}"):
-        _refuse_mounted(site, layer.name)
-        _try_out(site, layer, _opened(site, layer, open_blob), limits)
-        # From here on until the end the layer is lost, should we die; `check` tells so then.
-        site.driver.remove(layer.name)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(site.record_path(layer.name))
-        with site.syncing() as sync:
-            making.fill_again(site, layer, _opened(site, layer, open_blob), limits)
-            sync()
+    with substitutes.working(site, layer.name):
+        if substitutes.of(site, layer.name) is not None and _finished(site, layer, open_blob):
+            return
+        with _opened(site, layer, open_blob) as blob, compression.open_plain(blob, limits) as plain:
+            substitutes.exchange(site, layer, plain, limits)
 
 
-def _try_out(site: Site, layer: Layer, blob: BinaryIO, limits: Limits) -> None:
-    """Make the layer under another name, and take it away again."""
-    parent = None if layer.parent is None else ledger.find_layer(site.database, layer.parent)
-    with (
-        blob,
-        compression.open_plain(blob, limits) as plain,
-        making.making(site, parent, plain, expected=layer.diff_id, limits=limits),
-    ):
-        pass  # not acknowledged, so it goes
+def _finished(site: Site, layer: Layer, open_blob: OpenBlob) -> bool:
+    """Finish an earlier repair; false where what that left is damaged too, and the tar can be had."""
+    try:
+        substitutes.finish(site, layer)
+    except errors.LayerInUse:
+        raise
+    except (errors.GraphDriverError, OSError):
+        blob = open_blob(layer.diff_id or DiffID(""))
+        if blob is None:
+            raise
+        blob.close()
+        return False
+    return True
 
 
 def _opened(site: Site, layer: Layer, open_blob: OpenBlob) -> BinaryIO:
@@ -124,14 +127,3 @@ def _opened(site: Site, layer: Layer, open_blob: OpenBlob) -> BinaryIO:
         reason = f"layer {layer.name!r} is lost until its tar {layer.diff_id} can be had: give what holds it"
         raise errors.StoreCorrupt(site.root, reason)
     return blob
-
-
-def _refuse_mounted(site: Site, layer: str) -> None:
-    """Refuse where the layer is under a mount: what is below one must not change."""
-    query = """
-        WITH RECURSIVE above (layer) AS (
-            SELECT :name UNION SELECT name FROM layers JOIN above ON parent = layer)
-        SELECT layer FROM above"""
-    for (name,) in site.database.read(query, {"name": layer}):
-        for held in mounted.holders_of(site, name):
-            raise errors.LayerInUse(layer, f"by the mount at {held.target!r}")

@@ -5,13 +5,14 @@ Nothing is done on the word of such a row: names are checked before a path is
 made, circles end, and only what is ours is unmounted. Here they are told.
 """
 
+import json
 import os
 import re
 from collections.abc import Iterator
 
 from graphdrivers import errors
 from graphdrivers.model import validate_digest, validate_layer_name
-from graphdrivers.store import images, names
+from graphdrivers.store import images, ledger, names
 from graphdrivers.store.holders import Holder
 from graphdrivers.store.site import Site
 
@@ -28,8 +29,11 @@ _NUMBERS = (
 
 
 def impossible(site: Site) -> Iterator[str]:
-    """Tell of each row that cannot be true, in one line; changes nothing."""
+    """Tell of each row that cannot be true, in one line; changes nothing. To be read at one moment."""
+    if not site.database.one("SELECT 1 FROM facts WHERE key = 'driver'"):
+        yield "it does not say with which driver the store was made"
     yield from _layers(site)
+    yield from _stacks(site)
     yield from _containers(site)
     yield from _images(site)
     yield from _digests(site)
@@ -61,6 +65,21 @@ def _layers(site: Site) -> Iterator[str]:
         grounded.update(way)
 
 
+def _stacks(site: Site) -> Iterator[str]:
+    """Hold states, digests and sizes of layers against each other."""
+    query = """
+        SELECT layers.name, layers.state, layers.holder, layers.diff_id, layers.chain_id, layers.tar_size,
+        layers.parent IS NULL OR below.chain_id IS NOT NULL, below.chain_id
+        FROM layers LEFT JOIN layers AS below ON below.name = layers.parent"""
+    for name, state, holder, diff_id, chain_id, size, judged, below in site.database.read(query):
+        if state != "ready" and holder is None:
+            yield f"layer {name!r:.200} is {state} by nobody"
+        elif len({value is None for value in (diff_id, chain_id, size)}) > 1:
+            yield f"layer {name!r:.200} has not all of DiffID, ChainID and size"
+        elif diff_id is not None and judged and chain_id != names.chain_id(below, diff_id):
+            yield f"the ChainID of layer {name!r:.200} is not that of its stack"
+
+
 def _containers(site: Site) -> Iterator[str]:
     for container_id, name in site.database.read("SELECT container_id, name FROM containers"):
         if not isinstance(container_id, str) or not _CONTAINER_ID.fullmatch(container_id):
@@ -79,10 +98,24 @@ def _name(name: str) -> Iterator[str]:
 
 def _images(site: Site) -> Iterator[str]:
     for record in images.everything(site):
-        yield from images.falsified(record)
+        wrong = list(images.falsified(record))
+        yield from wrong or _other_layers(site, record)
     for (reference,) in site.database.read("SELECT reference FROM tags"):
         if not isinstance(reference, str) or not _REFERENCE.fullmatch(reference):
             yield f"no image can be called {reference!r:.200}"
+
+
+def _other_layers(site: Site, image: images.ImageRecord) -> Iterator[str]:
+    """Tell where an image does not end with the layers that its configuration names; that is what its digest says."""
+    document = json.loads(image.config)
+    rootfs = document.get("rootfs") if isinstance(document, dict) else None
+    said = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
+    try:
+        stack = ledger.stack_of(site.database, image.layer)
+    except errors.StoreCorrupt:
+        return  # the layer below that is missing is told by itself
+    if (said or []) != [layer.diff_id for layer in reversed(stack)]:
+        yield f"the layers of image {image.image_id!r:.200} are not those that its configuration names"
 
 
 def _digests(site: Site) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """The tables of the ledger, and how an older ledger becomes a present one."""
 
-VERSION = 2
+VERSION = 3
 """Of the tables; kept in SQLite's ``user_version``."""
 
 _FIRST = """
@@ -105,5 +105,14 @@ ALTER TABLE images ADD COLUMN init TEXT REFERENCES layers (name);
 CREATE INDEX images_of_init ON images (init);
 """
 
-MIGRATIONS = (_FIRST, _INIT_LAYERS)
+_REPAIRS = """
+-- Layers that are being made anew: from the moment a whole one, in state 'making' and durable, stands in for each.
+-- A row whose layer is not there any more means nothing, and goes with the other one.
+CREATE TABLE repairs (
+    layer TEXT PRIMARY KEY,
+    substitute TEXT NOT NULL UNIQUE REFERENCES layers (name)
+) WITHOUT ROWID;
+"""
+
+MIGRATIONS = (_FIRST, _INIT_LAYERS, _REPAIRS)
 """The script that brings a ledger of version N to N + 1, at N."""

@@ -11,7 +11,8 @@ import pytest
 from storetools import BASE, layout_of, tar_of, whole
 
 from graphdrivers import Store, errors
-from graphdrivers.store import ledger
+from graphdrivers.store import ledger, names
+from graphdrivers.store.holders import Holder
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -55,6 +56,25 @@ def test_a_lease_ends_with_its_process(store: Store, layer: str) -> None:
     store.remove_image("image")
 
     assert store.collect().removed == (layer,)
+
+
+def test_a_dry_run_knows_the_dead(store: Store, layer: str) -> None:
+    """What a collection would remove is what it then removes, also when a lease's process ended meanwhile."""
+    by_another(store, "")
+    store.remove_image("image")
+
+    assert tuple(store.unused()) == store.collect().removed == (layer,)
+
+
+def test_what_is_being_made_is_told(store: Store, layer: str) -> None:
+    """A layer below one in the making is not called unneeded."""
+    made = names.image_layer()
+    with store.site.database.write() as step:
+        ledger.intend(step, made, layer, Holder.here())
+    store.remove_image("image")
+
+    assert [(need.kind, need.name, need.through) for need in store.explain(layer)] == [("making", made, (layer, made))]
+    assert store.unused() == []
 
 
 def test_a_lease_with_a_time(store: Store, layer: str, monkeypatch: pytest.MonkeyPatch) -> None:

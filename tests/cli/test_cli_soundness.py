@@ -3,7 +3,10 @@
 import pathlib
 
 from clirun import CommandLine, run_program
+from registries import running_registry
 from storeimages import BASE, layer, layout
+
+from graphdrivers import open_store
 
 
 def damage(cli: CommandLine) -> pathlib.Path:
@@ -49,6 +52,51 @@ def test_check_and_repair(any_store: CommandLine, tmp_path: pathlib.Path) -> Non
     assert "repaired: " in repaired.out
     assert path.read_bytes() == BASE["etc/motd"]
     assert any_store("check", "--deep", "--json").json["ok"] is True
+
+
+def test_repair_from_a_registry(any_store: CommandLine, tmp_path: pathlib.Path) -> None:
+    """A reference is as good a source as a path; with other layers all stays as it is, and what is lost is told."""
+    (tmp_path / "registry").mkdir()
+    other = layout(tmp_path / "other", layer({"f": b"x"}))
+    with running_registry(tmp_path / "registry") as registry:
+        any_store("push", "debian:12", f"{registry.host}/debian:12")
+        path = damage(any_store)
+        useless = any_store("check", "--deep", "--repair", "--from", str(other), check=False)
+        assert (useless.code, useless.out.count("lost: "), path.read_bytes()) == (1, 1, b"wrong!!\n")
+        assert any_store("inspect", "debian:12").json[0]["RootFS"]["Layers"][0] in useless.out
+        repaired = any_store("check", "--deep", "--repair", "--from", f"{registry.host}/debian:12")
+
+    assert "repaired: " in repaired.out
+    assert path.read_bytes() == BASE["etc/motd"]
+    assert any_store("check", "--deep", "--json").json["ok"] is True
+
+
+def test_repair_in_rounds(any_store: CommandLine, tmp_path: pathlib.Path) -> None:
+    """What stands on a lost layer is judged, told and repaired when that is back, by one command."""
+    top, lowest = (one["name"] for one in any_store("layer", "ls", "--json").json)
+    (path,) = (one for one in (any_store.root / any_store.driver).rglob("motd") if top in one.parts)
+    path.write_text("wrong\n")
+    with open_store(any_store.root) as opened:
+        opened.driver.remove(lowest)
+    told = any_store("check", "--deep", "--json", check=False).json["faults"]
+    repaired = any_store("check", "--deep", "--repair", "--from", str(tmp_path / "debian"), "--json").json
+
+    assert [(one["kind"], one["layer"]) for one in told] == [("lost", lowest)]
+    assert [(one["kind"], one["layer"], one["path"]) for one in repaired["faults"]] == [
+        ("lost", lowest, ""),
+        ("damaged", top, "/etc/motd"),
+    ]
+    assert (repaired["repaired"], repaired["lost"]) == ([lowest, top], [])
+    assert any_store("check", "--deep").out == ""
+
+
+def test_explaining_an_image_without_layers(cli: CommandLine, tmp_path: pathlib.Path) -> None:
+    """There is nothing that could be kept, which is no error."""
+    cli("import", str(layout(tmp_path / "empty", name="1")), "--name", "empty:1")
+    found = cli("explain", "empty:1")
+
+    assert (found.out, "has no layers" in found.err) == ("", True)
+    assert cli("explain", "empty:1", "--json").json == []
 
 
 def test_explaining(store: CommandLine) -> None:

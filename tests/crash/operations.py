@@ -11,7 +11,8 @@ import pytest
 from killing import tmpfs
 from storetools import layout_of, shown, tar_back, tar_of, whole, write
 
-from graphdrivers import Store, open_store
+from graphdrivers import Store, errors, open_store
+from graphdrivers.images import opening
 
 LAYERS = [tar_of({"etc/motd": "welcome", "gone": "soon"}), tar_of({"etc/motd": "again", "gone": None})]
 TREE = {"etc/motd": "again"}
@@ -54,6 +55,24 @@ def prepared(memory: pathlib.Path, driver: str) -> None:
         write(store, "box", {"kept": "2", "new": "x"})
 
 
+def damage(store: Store) -> None:
+    """Change a file of the image's lowest layer, which a container stands on, behind the store's back."""
+    (plan,) = store.driver.mounts(store.image("image").layers[0].name, view=True)
+    pathlib.Path(str(plan.source), "etc/motd").write_text("w3lcome")
+
+
+def repair(store: Store, memory: pathlib.Path) -> None:
+    """Bring back what is damaged.
+
+    Raises:
+        StoreCorrupt: it could not be.
+    """
+    with opening.open_image(memory / "image") as source:
+        lost = store.repair(list(store.check(deep=True)), [source]).lost
+    if lost:
+        raise errors.StoreCorrupt(store.root, lost[0][1])
+
+
 def collect(store: Store) -> None:
     """Remove a container whose layers a lease keeps, and collect them when that has ended."""
     with store.lease("box"):
@@ -71,6 +90,7 @@ OPERATIONS: dict[str, Callable[[Store, pathlib.Path], object]] = {
     "rollback": lambda store, _: store.container("box").rollback("one"),
     "mount": lambda store, _: store.container("box").mount(keep=True).release(),
     "commit": lambda store, _: store.commit("box", name="committed"),
+    "repair": lambda store, memory: (damage(store), repair(store, memory)),
     "rm": lambda store, _: store.container("box").remove(),
     "rmi": lambda store, _: (store.container("box").remove(), store.remove_image("image")),
     "gc": lambda store, _: collect(store),
@@ -85,6 +105,10 @@ def check(memory: pathlib.Path, operation: str, done: bool) -> None:  # noqa: C9
     """Assert that the store is as before the operation or as after it, and whole; ``done`` allows only the latter."""
     with start(memory) as store:
         whole(store)
+        if operation == "repair":
+            faults = {(fault.kind, fault.path) for fault in store.check(deep=True)}
+            assert faults <= (set() if done else {("damaged", "/etc/motd")})
+            repair(store, memory)
         names = {container.name for container in store.containers()}
         images = {name for image in store.images() for name in image.familiar_names}
         trees = {container.name: shown(store.site, container.record().layer) for container in store.containers()}

@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 import pytest
-from operations import check, prepared
+from operations import check, damage, prepared, start
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 
@@ -29,6 +29,7 @@ OPERATIONS = {
     "create": "store.create('image', name='second')",
     "fork": "store.container('box').fork('second')",
     "rollback": "store.container('box').rollback('one')",
+    "repair": "repair()",
     "rmi": "store.container('box').remove(), store.remove_image('image')",
     "reopen": "None",
 }
@@ -36,7 +37,14 @@ OPERATIONS = {
 SCRIPT = """
 import os, sys
 from graphdrivers import errors, open_store
+from graphdrivers.images import opening
 memory, operation = sys.argv[1:]
+
+def repair():
+    with opening.open_image(memory + "/image") as source:
+        if store.repair(list(store.check(deep=True)), [source]).lost:
+            os._exit(3)
+
 os.access("/begin", 0)
 try:
     with open_store(memory + "/store", durability="layer") as store:
@@ -88,6 +96,9 @@ def test_each_system_call(memory: pathlib.Path, operation: str, how: str) -> Non
 
     def ready() -> None:
         prepared(memory, "vfs")
+        if operation == "repair":
+            with start(memory) as store:
+                damage(store)
         if operation == "reopen":  # what is there to recover from
             run(memory, "rmi", "-o", "/dev/null", "-e", "trace=unlinkat", "-e", "inject=unlinkat:signal=SIGKILL:when=3")
 

@@ -81,29 +81,41 @@ def test_a_damaged_driver_file(dirs: LayerDirs, text: bytes, error: type[Excepti
 
 
 @pytest.mark.parametrize(
-    "text", ["{", "{}", '{"version": 1}', '{"version": 1, "ancestors": 5}', '{"version": 1, "ancestors": [5]}']
+    "text",
+    [
+        *(b"", bytes(60), b"{", b"{}", b'{"version": 1}', b'{"version": 1, "ancestors": 5}'),
+        *(b'{"version": 1, "ancestors": [5]}', b'{"version": 1, "ancestors": ["../../etc"]}', None),
+    ],
 )
-def test_a_damaged_layer_file(dirs: LayerDirs, text: str) -> None:
-    """A layer whose record cannot be understood is an error that names it."""
-    make(dirs, "layer")
-    pathlib.Path(dirs.path("layer", "layer.json")).write_text(text)
-
-    with pytest.raises((errors.StoreCorrupt, errors.InvalidName), match=r"layer|name"):
-        list(dirs.records())
-
-
-@pytest.mark.parametrize("text", [b"", bytes(60)])
-def test_a_torn_layer_file(dirs: LayerDirs, text: bytes) -> None:
-    """A layer whose record a power cut left empty is listed with the others, and can be removed; not used."""
+def test_a_damaged_layer_file(dirs: LayerDirs, text: bytes | None) -> None:
+    """A layer whose record is damaged or gone is listed with the others, and can be removed; not used."""
     make(dirs, "layer")
     make(dirs, "whole")
-    pathlib.Path(dirs.path("layer", "layer.json")).write_bytes(text)
+    path = pathlib.Path(dirs.path("layer", "layer.json"))
+    path.unlink() if text is None else path.write_bytes(text)
 
     assert [(record.name, record.parent) for record in dirs.records()] == [("layer", None), ("whole", None)]
-    with pytest.raises(errors.StoreCorrupt, match="layer"):
+    with pytest.raises((errors.StoreCorrupt, errors.InvalidName, errors.LayerNotFound), match=r"layer|name"):
         dirs.read("layer")
     dirs.remove("layer")
     assert [record.name for record in dirs.records()] == ["whole"]
+
+
+def test_a_newer_layer_file(dirs: LayerDirs) -> None:
+    """A layer of a newer release is no damage: nothing is listed that could be taken for it."""
+    make(dirs, "layer")
+    pathlib.Path(dirs.path("layer", "layer.json")).write_text('{"version": 99, "ancestors": []}')
+
+    with pytest.raises(errors.StoreVersion):
+        list(dirs.records())
+
+
+def test_a_file_among_the_layers(dirs: LayerDirs) -> None:
+    """What is no folder is no layer, and does not keep the others from being listed."""
+    make(dirs, "layer")
+    pathlib.Path(dirs.path("stray")).touch()
+
+    assert [record.name for record in dirs.records()] == ["layer"]
 
 
 def test_names_on_disk_are_checked_too(dirs: LayerDirs) -> None:

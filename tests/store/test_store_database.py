@@ -104,7 +104,10 @@ def test_a_ledger_of_the_first_version(store: Store, tars: list[bytes], tmp_path
     box = store.create("image", name="old")
     store.close()
     raw = sqlite3.connect(store.site.database.path)
-    for statement in ("DROP INDEX images_of_init", "ALTER TABLE images DROP COLUMN init", "PRAGMA user_version=1"):
+    for statement in (
+        *("DROP TABLE repairs", "DROP INDEX images_of_init", "ALTER TABLE images DROP COLUMN init"),
+        "PRAGMA user_version=1",
+    ):
         raw.execute(statement)
     raw.close()
     with open_store(store.root) as again:
