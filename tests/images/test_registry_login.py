@@ -17,6 +17,7 @@ from test_registry_real import copy, outgoing, plain
 
 from graphdrivers import errors
 from graphdrivers.images.registry.authentication import read_challenge
+from graphdrivers.images.registry.connection import Request as Asked
 from graphdrivers.images.registry.credentials import ANONYMOUS, Credentials, Login, auth_files
 from graphdrivers.images.registry.pulling import open_remote
 from graphdrivers.images.registry.pushing import PushState, push
@@ -282,7 +283,7 @@ def test_identity_token() -> None:
         with Server(answer) as server:
             connection = server.connect("app:1", TokenLogin())
             with connection:
-                connection.call("GET", connection.url("manifests/1"), expect={200})
+                connection.call(Asked("GET", connection.url("manifests/1"), {200}))
     assert forms[0]["grant_type"] == ["refresh_token"]
     assert forms[0]["refresh_token"] == ["keep-me"]
     assert forms[0]["scope"] == ["repository:app:pull"]

@@ -23,7 +23,7 @@ from graphdrivers.images.manifests import Manifest
 from graphdrivers.images.outgoing import OutgoingImage, OutgoingLayer
 from graphdrivers.images.reference import Reference
 from graphdrivers.images.registry.compressing import PushCompression, compressed
-from graphdrivers.images.registry.connection import Connection
+from graphdrivers.images.registry.connection import Connection, Request
 from graphdrivers.images.registry.uploads import blob_size, check_told_digest, mount_blob, put_small, send_stream
 from graphdrivers.model import DiffID, Digest
 
@@ -245,13 +245,8 @@ def _put_manifest(connection: Connection, tag: str | None, digest: Digest, text:
     reference = connection.reference
     if reference.digest not in {None, digest}:
         raise errors.DigestMismatch(f"the image for {reference}", str(reference.digest), digest)
-    answer = connection.call(
-        "PUT",
-        connection.url(f"manifests/{tag or reference.tag or digest}"),
-        expect={HTTPStatus.CREATED},
-        headers={"Content-Type": media_type},
-        body=text,
-    )
+    place = connection.url(f"manifests/{tag or reference.tag or digest}")
+    answer = connection.call(Request("PUT", place, {HTTPStatus.CREATED}, {"Content-Type": media_type}, text))
     check_told_digest(connection, answer.headers, digest)
 
 
