@@ -83,12 +83,13 @@ def push(
     """Send an image; see ``Store.push``."""
     wanted = Reference.parse(reference)
     method = PushCompression(compression)
+    others = going.relatives(site, image, wanted.repository)
     with keeping(site, [image.top]), connect(wanted, **connection) as connected, ending(connected.abort):
         pushed = pushing.push(
             going.outgoing(site, image, wanted.repository),
             connected,
             compression=method,
-            mount_from=mount_from,
+            mount_from=list(dict.fromkeys([*mount_from, *others])),
             progress=progress,
             jobs=jobs,
         )

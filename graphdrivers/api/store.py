@@ -375,7 +375,7 @@ class Store:
             image: which, or its name.
             reference: ``NAME[:TAG]``, the repository with its host and the tag.
             compression: of what has to be sent: ``gzip``, ``zstd`` or ``none``.
-            mount_from: other repositories of that registry that may have the layers.
+            mount_from: repositories of that registry that may have the layers, beside those known to have had them.
             progress: called while layers are sent.
             jobs: layers at a time.
             **connection: see `registry.connection.connect`.

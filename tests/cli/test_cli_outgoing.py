@@ -95,6 +95,35 @@ def test_to_a_registry_and_back(store: CommandLine, registry: Registry, tmp_path
     assert f"Image is up to date for {name}" in other("pull", name, creds).err
 
 
+def test_layers_are_mounted_from_where_they_were(
+    store: CommandLine, registry: Registry, tmp_path: pathlib.Path
+) -> None:
+    """What a registry has in another repository is not sent, whatever the image is called here."""
+    creds = f"--creds={USER}:{PASSWORD}"
+    store("push", "debian:12", f"{registry.host}/team/debian:12", creds)
+    pushed = store("push", "debian:12", f"{registry.host}/team/deb:12", creds, "--json").json
+    other = CommandLine(tmp_path / "other")
+    image = other("pull", f"{registry.host}/team/deb@{pushed['Digest']}", creds).out.strip()
+    pulled = other("push", image, f"{registry.host}/else:1", creds, "--json")
+
+    assert [one["Status"] for one in pushed["Layers"]] == ["mounted", "mounted"]
+    assert [one["Status"] for one in pulled.json["Layers"]] == ["mounted", "mounted"]
+    assert pulled.json["Digest"] == pushed["Digest"]
+
+
+def test_pulled_by_digest(store: CommandLine, registry: Registry, tmp_path: pathlib.Path) -> None:
+    """A tag before a digest names nothing: nobody has looked what it means in the registry."""
+    name, creds = f"{registry.host}/debian", f"--creds={USER}:{PASSWORD}"
+    digest = store("push", "debian:12", f"{name}:12", creds).out.strip()
+    other = CommandLine(tmp_path / "other")
+    pulled = other("pull", f"{name}:no-such-tag@{digest}", creds)
+    again = store("push", "debian:12", f"{name}@{digest}", creds)
+
+    assert pulled.out == store("images", "-q", "--no-trunc").out
+    assert other("--json", "images").json[0]["RepoTags"] == []
+    assert again.err.splitlines()[-1].startswith(f"{digest}: digest: {digest} size: ")
+
+
 def test_logins(store: CommandLine, registry: Registry, tmp_path: pathlib.Path) -> None:
     """From the file that the environment or --authfile names; without one it is refused, saying how to log in."""
     name = f"{registry.host}/debian:12"

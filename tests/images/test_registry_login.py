@@ -461,12 +461,16 @@ def test_secrets_are_not_shown() -> None:
     assert "opensesame" not in repr(Login("anna", "opensesame", "opensesame"))
 
 
+RUN = f"/run/containers/{os.getuid()}/auth.json"
+"""Where skopeo and podman log in to without a runtime directory (``defaultPerUIDPathFormat`` of containers/image)."""
+
+
 @pytest.mark.parametrize(
     ("environ", "expected"),
     [
-        ({}, ()),
+        ({}, (RUN,)),
         ({"REGISTRY_AUTH_FILE": "/a", "HOME": "/h"}, ("/a",)),
-        ({"HOME": "/h"}, ("/h/.config/containers/auth.json", "/h/.docker/config.json")),
+        ({"HOME": "/h", "XDG_RUNTIME_DIR": ""}, (RUN, "/h/.config/containers/auth.json", "/h/.docker/config.json")),
         (
             {"XDG_RUNTIME_DIR": "/r", "XDG_CONFIG_HOME": "/c", "DOCKER_CONFIG": "/d", "HOME": "/h"},
             ("/r/containers/auth.json", "/c/containers/auth.json", "/d/config.json"),
