@@ -257,10 +257,10 @@ class Store:
         """Find what a name means: a container's name or ID, an image's reference or ID, or a layer's name.
 
         Raises:
-            ImageNotFound: nothing of this name.
+            ObjectNotFound: nothing of this name.
             AmbiguousName: the beginning of several IDs.
         """
-        return naming.find(self.site, name)
+        return naming.named(self.site, name)
 
     def changes(self, name: str, other: str | None = None) -> Iterator[Change]:
         """Give what differs between two trees, each a container, an image or a layer; mounts nothing where it can.
@@ -270,7 +270,7 @@ class Store:
         be done to the first to make it the second. Sorted by path bytes.
 
         Raises:
-            ImageNotFound, AmbiguousName: see `find`.
+            ObjectNotFound, AmbiguousName: see `find`.
         """
         first = self.find(name)
         before, after = (first.base, first.layer) if other is None else (first.layer, self.find(other).layer)
@@ -418,7 +418,7 @@ class Store:
             seconds: how long, also beyond this process; by default until it is released, or this process ends.
 
         Raises:
-            ImageNotFound, AmbiguousName: see `find`.
+            ObjectNotFound, AmbiguousName: see `find`.
         """
         layer = self.find(name).layer
         if layer is None:
@@ -429,7 +429,7 @@ class Store:
         """Give what keeps the top layer of a container, image or layer; empty where nothing does.
 
         Raises:
-            ImageNotFound, AmbiguousName: see `find`.
+            ObjectNotFound, AmbiguousName: see `find`.
         """
         layer = self.find(name).layer
         return [] if layer is None else explain.needs_of(self.site, layer)
