@@ -109,7 +109,8 @@ def pull(
         store = stack.enter_context(stores.opened(settings, durability=durability))
         output.message(settings, f"{wanted.digest or wanted.tag}: Pulling from {wanted.repository}")
         opened = stack.enter_context(registries.opened(wanted, platform, **how))
-        importing.bring(settings, store, opened, registries.pulled_names(wanted), fresh="Downloaded newer image for")
+        names = registries.pulled_names(wanted)
+        importing.bring(settings, store, opened, names, fresh="Downloaded newer image for", asked=wanted)
 
 
 @click.command(epilog="Example: graphdriver push debian:12 registry.example.org/base/debian:12")

@@ -120,8 +120,27 @@ def test_pulled_by_digest(store: CommandLine, registry: Registry, tmp_path: path
     again = store("push", "debian:12", f"{name}@{digest}", creds)
 
     assert pulled.out == store("images", "-q", "--no-trunc").out
+    assert pulled.err.splitlines()[-1] == f"Status: Downloaded newer image for {name}:no-such-tag@{digest}"
     assert other("--json", "images").json[0]["RepoTags"] == []
     assert again.err.splitlines()[-1].startswith(f"{digest}: digest: {digest} size: ")
+
+
+def test_status_names_what_was_asked_for(store: CommandLine, registry: Registry, tmp_path: pathlib.Path) -> None:
+    """An image that has other names already is told by the one that was given, or pulled."""
+    name, creds = f"{registry.host}/debian", f"--creds={USER}:{PASSWORD}"
+    for tag in ("1", "2"):
+        store("push", "debian:12", f"{name}:{tag}", creds)
+    other = CommandLine(tmp_path / "other")
+    told = [other("pull", f"{name}:{tag}", creds).err.splitlines()[-1] for tag in ("1", "2", "1")]
+    store("save", "debian:12", "-o", str(tmp_path / "saved.tar"))
+    loaded = other("import", "--name", "zoo:1", str(tmp_path / "saved.tar"))
+
+    assert told == [
+        f"Status: Downloaded newer image for {name}:1",
+        f"Status: Downloaded newer image for {name}:2",
+        f"Status: Image is up to date for {name}:1",
+    ]
+    assert loaded.err.splitlines()[-1] == "Status: Loaded image zoo:1"
 
 
 def test_logins(store: CommandLine, registry: Registry, tmp_path: pathlib.Path) -> None:
