@@ -199,7 +199,7 @@ class _Told:
 
     def __init__(self, settings: Settings, image: Image) -> None:
         self._settings = settings
-        self._total = sum(layer.tar_size or 0 for layer in image.layers)
+        self._total = sum({layer.diff_id: layer.tar_size or 0 for layer in image.layers}.values())
         self._done: dict[DiffID, int] = {}
         self._report: output.Report | None = None
 
