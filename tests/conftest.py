@@ -6,16 +6,20 @@ import signal
 import subprocess
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 
 def pytest_configure() -> None:
-    """Let Ctrl-C mean what it means in a terminal.
+    """Let Ctrl-C mean what it means in a terminal, and examples take their time.
 
     A shell starts background jobs with SIGINT ignored, which this process and all it starts would inherit.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # No example is too slow: on a machine that is busy with something else any of them is.
+    hypothesis.settings.register_profile("patient", deadline=None)
+    hypothesis.settings.load_profile("patient")
 
 
 @pytest.fixture(params=["xfs", "ext4"])

@@ -6,8 +6,7 @@ from typing import BinaryIO
 
 import attrs
 
-from graphdrivers.api import images
-from graphdrivers.api.images import Image
+from graphdrivers.api.images import Image, full_reference
 from graphdrivers.api.lease import keeping
 from graphdrivers.images import descriptors, saving
 from graphdrivers.images.descriptors import Descriptor
@@ -65,8 +64,19 @@ def save(
 
 def _called(found: OutgoingImage, name: str | None) -> OutgoingImage:
     """Let an image that was asked for by one of its references go under that name alone."""
-    reference = None if name is None else images.full_reference(name)
+    reference = None if name is None else full_reference(name)
     return attrs.evolve(found, names=(reference,)) if reference in found.names else found
+
+
+def relatives(site: Site, image: Image, repository: str) -> list[str]:
+    """Give the other repositories of a registry that had layers of an image: pulled from there, or pushed to them.
+
+    Sorted, each as a path without its host.
+    """
+    host = repository.partition("/")[0] + "/"
+    known = (blob for layer in image.layers for blob in records.blobs_of(site, layer.diff_id or ""))
+    found = {_repository(blob.origin) for blob in known if blob.origin.startswith(host)}
+    return sorted(name.removeprefix(host) for name in found - {repository} if full_reference(name) is not None)
 
 
 def remember(site: Site, layers: Mapping[DiffID, Descriptor], repository: str) -> None:
@@ -78,13 +88,26 @@ def remember(site: Site, layers: Mapping[DiffID, Descriptor], repository: str) -
 def _layer(site: Site, layer: Layer, named: Mapping[str, Descriptor], repository: str | None) -> OutgoingLayer:
     diff_id = layer.diff_id or DiffID("")
     known = records.blobs_of(site, diff_id)
-    there = [blob for blob in known if repository is not None and blob.origin.startswith(repository)]
-    wanted = [*there, *(blob for blob in known if blob.digest in named), *known]
+    # A blob of the same registry that the manifest does not name is better than one that is nowhere there.
+    wanted = sorted(known, key=lambda blob: (_distance(blob.origin, repository), blob.digest not in named))
     origin = None
     if wanted:
         blob = wanted[0]
         origin = named.get(blob.digest) or Descriptor(blob.media_type, Digest(blob.digest), blob.size)
     return OutgoingLayer(diff_id, layer.tar_size or 0, functools.partial(tars.open_tar, site, layer), origin)
+
+
+def _distance(origin: str, repository: str | None) -> int:
+    """Tell how near a blob is: 0 in the repository, 1 in its registry, 2 elsewhere."""
+    if repository is None or not origin.startswith(repository.partition("/")[0] + "/"):
+        return 2
+    return 0 if _repository(origin) == repository else 1
+
+
+def _repository(origin: str) -> str:
+    """Take tag and digest off a reference, as origins in registries are."""
+    name = origin.partition("@")[0]
+    return name.rpartition(":")[0] if ":" in name.rpartition("/")[2] else name
 
 
 def _named_blobs(image: Image) -> dict[str, Descriptor]:

@@ -258,10 +258,10 @@ class Store:
         """Find what a name means: a container's name or ID, an image's reference or ID, or a layer's name.
 
         Raises:
-            ImageNotFound: nothing of this name.
+            ObjectNotFound: nothing of this name.
             AmbiguousName: the beginning of several IDs.
         """
-        return naming.find(self.site, name)
+        return naming.named(self.site, name)
 
     def changes(self, name: str, other: str | None = None) -> Iterator[Change]:
         """Give what differs between two trees, each a container, an image or a layer; mounts nothing where it can.
@@ -271,7 +271,7 @@ class Store:
         be done to the first to make it the second. Sorted by path bytes.
 
         Raises:
-            ImageNotFound, AmbiguousName: see `find`.
+            ObjectNotFound, AmbiguousName: see `find`.
         """
         first = self.find(name)
         before, after = (first.base, first.layer) if other is None else (first.layer, self.find(other).layer)
@@ -372,7 +372,7 @@ class Store:
             image: which, or its name.
             reference: ``NAME[:TAG]``, the repository with its host and the tag.
             compression: of what has to be sent: ``gzip``, ``zstd`` or ``none``.
-            mount_from: other repositories of that registry that may have the layers.
+            mount_from: repositories of that registry that may have the layers, beside those known to have had them.
             progress: called while layers are sent.
             jobs: layers at a time.
             **connection: see `registry.connection.connect`.
@@ -415,7 +415,7 @@ class Store:
             seconds: how long, also beyond this process; by default until it is released, or this process ends.
 
         Raises:
-            ImageNotFound, AmbiguousName: see `find`.
+            ObjectNotFound, AmbiguousName: see `find`.
         """
         layer = self.find(name).layer
         if layer is None:
@@ -426,7 +426,7 @@ class Store:
         """Give what keeps the top layer of a container, image or layer; empty where nothing does.
 
         Raises:
-            ImageNotFound, AmbiguousName: see `find`.
+            ObjectNotFound, AmbiguousName: see `find`.
         """
         layer = self.find(name).layer
         return [] if layer is None else explain.needs_of(self.site, layer)

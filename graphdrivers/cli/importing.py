@@ -18,6 +18,7 @@ from graphdrivers.cli.settings import Settings, global_options
 from graphdrivers.cli.watching import Lines, watched
 from graphdrivers.images import image as sources
 from graphdrivers.images import opening
+from graphdrivers.images.reference import Reference
 from graphdrivers.images.rootfs import Kind, RootFS
 
 jobs_option = click.option(
@@ -115,6 +116,7 @@ def bring(
     *,
     fresh: str,
     jobs: int | None,
+    asked: Reference | None = None,
 ) -> None:
     """Bring in an image that is open, telling how it goes; print its ID.
 
@@ -125,12 +127,15 @@ def bring(
         names: references in full; ``None`` for those that it has there.
         fresh: the beginning of the status of an image that was not here before.
         jobs: layers at a time.
+        asked: what was asked for; by default the first of the names.
     """
     before = _there(store, source)
     with watched(settings, source) as (opened, told):
         image = store.bring(opened, names, watch=told, jobs=jobs)
     new = before is None or before.names != image.names
-    name = called(image)
+    if asked is None and names:
+        asked = Reference.parse(names[0])
+    name = called(image) if asked is None else asked.familiar
     show(settings, image, told, f"{fresh} {name}" if new else f"Image is up to date for {name}")
 
 
@@ -146,7 +151,8 @@ def _bring_tree(
 ) -> None:
     told = Lines(settings, [label])
     image = committing.make_image(store.site, None, source.layer, names, said, watch=told)
-    show(settings, image, told, f"Loaded image {called(image)}")
+    name = Reference.parse(names[0]).familiar if names else called(image)
+    show(settings, image, told, f"Loaded image {name}")
 
 
 def show(settings: Settings, image: Image, told: Lines, status: str) -> None:

@@ -10,6 +10,7 @@ import attrs
 import click
 
 from graphdrivers import errors
+from graphdrivers.api import naming
 from graphdrivers.api.containers import Container
 from graphdrivers.api.images import Image
 from graphdrivers.api.store import Store
@@ -36,7 +37,7 @@ def mount(settings: Settings, name: str, target: str | None, *, read_only: bool)
     'umount' or the next start of the machine.
     """
     with stores.opened(settings) as store:
-        thing = stores.find(store, name, (stores.CONTAINER, stores.IMAGE))
+        thing = naming.find(store.site, name, (naming.CONTAINER, naming.IMAGE))
         if isinstance(thing, Container):
             place = thing.mount(target, read_only=read_only, keep=True)
         elif isinstance(thing, Image):
@@ -82,7 +83,7 @@ def _busy_told() -> Iterator[None]:
 
 
 def _by_name(store: Store, name: str, *, lazy: bool) -> list[str]:
-    thing = stores.find(store, name, (stores.CONTAINER, stores.IMAGE))
+    thing = naming.find(store.site, name, (naming.CONTAINER, naming.IMAGE))
     if isinstance(thing, Container):
         return list(dict.fromkeys(thing.unmount(lazy=lazy)))
     if isinstance(thing, Image) and thing.top is not None:
@@ -122,7 +123,7 @@ def mounts(settings: Settings, name: str, *, read_only: bool) -> None:
     meanwhile.
     """
     with stores.opened(settings) as store:
-        thing = stores.find(store, name, (stores.CONTAINER, stores.IMAGE))
+        thing = naming.find(store.site, name, (naming.CONTAINER, naming.IMAGE))
         if isinstance(thing, Container):
             plan = thing.plan(read_only=read_only)
         else:

@@ -4,6 +4,7 @@ import contextlib
 
 import click
 
+from graphdrivers.api import naming
 from graphdrivers.api.containers import Container
 from graphdrivers.api.images import Image
 from graphdrivers.api.store import Store
@@ -13,7 +14,7 @@ from graphdrivers.cli.settings import Settings, global_options
 
 @click.command(epilog="Example: graphdriver inspect debian:12 | jq '.[0].RootFS.Layers'")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...", shell_complete=completing.things)
-@click.option("--type", "kind", type=click.Choice(stores.KINDS), help="Look for nothing else.")
+@click.option("--type", "kind", type=click.Choice(naming.KINDS), help="Look for nothing else.")
 @global_options
 @click.pass_obj
 def inspect(settings: Settings, names: tuple[str, ...], kind: str | None) -> None:
@@ -22,14 +23,14 @@ def inspect(settings: Settings, names: tuple[str, ...], kind: str | None) -> Non
     NAME is a container's name or ID, else an image's name or ID, else a
     layer's name: the first of these that exists.
     """
-    kinds = stores.KINDS if kind is None else (kind,)
+    kinds = naming.KINDS if kind is None else (kind,)
     with stores.opened(settings) as store:
-        found = [stores.find(store, name, kinds) for name in dict.fromkeys(names)]
+        found = [naming.find(store.site, name, kinds) for name in dict.fromkeys(names)]
         documents = [_document(store, thing) for thing in found]
     output.document(documents)
 
 
-def _document(store: Store, thing: stores.Thing) -> dict[str, object]:
+def _document(store: Store, thing: naming.Thing) -> dict[str, object]:
     if isinstance(thing, Container):
         return described.container(store, thing)
     if isinstance(thing, Image):

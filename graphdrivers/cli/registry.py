@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from graphdrivers import errors
+from graphdrivers.api import registries
 from graphdrivers.api.images import Image
 from graphdrivers.api.registries import ConnectionOptions
 from graphdrivers.cli import completing, importing, output, stores
@@ -15,7 +16,6 @@ from graphdrivers.cli.described import short
 from graphdrivers.cli.settings import Settings, global_options
 from graphdrivers.cli.surroundings import certificates, proxies_for
 from graphdrivers.images.reference import Reference
-from graphdrivers.images.registry import pulling
 from graphdrivers.images.registry.credentials import Credentials, auth_files
 from graphdrivers.images.registry.pushing import PushedLayer, PushState
 from graphdrivers.model import DiffID
@@ -109,10 +109,10 @@ def pull(
     how = connection(settings, wanted, creds, authfile, tls_verify=tls_verify)
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(stores.opened(settings, durability=durability))
-        output.message(settings, f"{wanted.tag or wanted.digest}: Pulling from {wanted.repository}")
-        opened = stack.enter_context(pulling.open_remote(wanted, platform=platform, **how))
-        names = [f"{wanted.repository}:{wanted.tag}"] if wanted.tag else []
-        importing.bring(settings, store, opened, names, fresh="Downloaded newer image for", jobs=jobs)
+        output.message(settings, f"{wanted.digest or wanted.tag}: Pulling from {wanted.repository}")
+        opened = stack.enter_context(registries.opened(wanted, platform, **how))
+        names = registries.pulled_names(wanted)
+        importing.bring(settings, store, opened, names, fresh="Downloaded newer image for", jobs=jobs, asked=wanted)
 
 
 @click.command(epilog="Example: graphdriver push debian:12 registry.example.org/base/debian:12")
@@ -161,7 +161,9 @@ def push(
                 jobs=jobs,
                 **how,
             )
-    output.message(settings, f"{wanted.tag}: digest: {pushed.manifest_digest} size: {len(pushed.manifest)}")
+    output.message(
+        settings, f"{wanted.tag or wanted.digest}: digest: {pushed.manifest_digest} size: {len(pushed.manifest)}"
+    )
     if settings.json:
         layers = [_layer(layer) for layer in pushed.layers]
         output.document({"Reference": wanted.familiar, "Digest": pushed.manifest_digest, "Layers": layers})
@@ -199,7 +201,7 @@ class _Told:
 
     def __init__(self, settings: Settings, image: Image) -> None:
         self._settings = settings
-        self._total = sum(layer.tar_size or 0 for layer in image.layers)
+        self._total = sum({layer.diff_id: layer.tar_size or 0 for layer in image.layers}.values())
         self._done: dict[DiffID, int] = {}
         self._report: output.Report | None = None
 

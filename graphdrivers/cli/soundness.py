@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import click
 
+from graphdrivers.api import naming
 from graphdrivers.api.images import Image
 from graphdrivers.api.store import Store
 from graphdrivers.cli import completing, output, stores
@@ -115,7 +116,7 @@ def _show(settings: Settings, found: Sequence[Fault], done: Repaired | None) -> 
 def explain(settings: Settings, name: str) -> None:
     """Say what keeps the layers of NAME (a container, image or layer) alive, and through which layers."""
     with stores.opened(settings) as store:
-        thing = stores.find(store, name)
+        thing = naming.find(store.site, name)
         own = not isinstance(thing, LayerRecord) or names.is_own(thing.name)
         empty = isinstance(thing, Image) and thing.top is None
         needs = needs_of(store.site, stores.layer_of(store, thing)) if own and not empty else []

@@ -1,27 +1,20 @@
-"""The store that a command works on, opened; and what its names mean."""
+"""The store that a command works on, opened."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import click
 
-from graphdrivers import errors, naivediff
+from graphdrivers import errors
+from graphdrivers.api import naming
 from graphdrivers.api.containers import Container
 from graphdrivers.api.images import Image
 from graphdrivers.api.store import Store, open_store
 from graphdrivers.cli import home, output
 from graphdrivers.cli.settings import Settings
-from graphdrivers.model import LayerRecord
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
-
-Thing = Container | Image | LayerRecord
-"""What a name can mean."""
-
-CONTAINER, IMAGE, LAYER = "container", "image", "layer"
-KINDS = (CONTAINER, IMAGE, LAYER)
-"""In the order in which a name is looked up."""
 
 
 @contextlib.contextmanager
@@ -45,7 +38,7 @@ def opened(settings: Settings, *, durability: str = "layer") -> Iterator[Store]:
             raise
 
 
-def _tell_owner(settings: Settings, error: "errors.LayerInUse") -> None:
+def _tell_owner(settings: Settings, error: errors.LayerInUse) -> None:
     """Add what a layer of the store's own belongs to: its name says nothing to people."""
     from graphdrivers.cli import owners  # noqa: PLC0415 - every command starts with this module; for this error only
 
@@ -67,26 +60,7 @@ def durability_option(command: _Command) -> _Command:
     return option(command)
 
 
-def find(store: Store, name: str, kinds: Sequence[str] = KINDS) -> Thing:
-    """Give what a name means: a container (name or ID), else an image (reference or ID), else a layer.
-
-    Raises:
-        ObjectNotFound: none of ``kinds`` has this name.
-        AmbiguousName: it is the beginning of several IDs.
-    """
-    if CONTAINER in kinds:
-        with contextlib.suppress(errors.ContainerNotFound):
-            return store.container(name)
-    if IMAGE in kinds:
-        with contextlib.suppress(errors.ImageNotFound):
-            return store.image(name)
-    if LAYER in kinds:
-        with contextlib.suppress(errors.LayerNotFound, errors.InvalidName):
-            return naivediff.find_record(store.driver, name)
-    raise errors.ObjectNotFound(name, tuple(kinds))
-
-
-def layer_of(store: Store, thing: Thing) -> str:
+def layer_of(store: Store, thing: naming.Thing) -> str:
     """Give the layer whose merged tree is the thing's.
 
     Raises:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import click
 
 from graphdrivers import naivediff
+from graphdrivers.api import naming
 from graphdrivers.api.containers import Container
 from graphdrivers.api.store import Store
 from graphdrivers.cli import completing, output, stores, tars
@@ -27,8 +28,8 @@ def diff(settings: Settings, a: str, b: str | None) -> None:
     on, a layer with its parent. Mounts nothing.
     """
     with stores.opened(settings) as store:
-        first = stores.find(store, a)
-        found = _alone(store, first) if b is None else _between(store, first, stores.find(store, b))
+        first = naming.find(store.site, a)
+        found = _alone(store, first) if b is None else _between(store, first, naming.find(store.site, b))
         if settings.json:
             output.document([{"path": change.path, "kind": change.kind.value} for change in found])
             return
@@ -36,11 +37,11 @@ def diff(settings: Settings, a: str, b: str | None) -> None:
             click.echo(f"{change.kind.letter} {output.visible(change.path)}")
 
 
-def _alone(store: Store, thing: stores.Thing) -> Iterator[Change]:
+def _alone(store: Store, thing: naming.Thing) -> Iterator[Change]:
     return thing.changes() if isinstance(thing, Container) else store.driver.changes(stores.layer_of(store, thing))
 
 
-def _between(store: Store, before: stores.Thing, after: stores.Thing) -> Iterator[Change]:
+def _between(store: Store, before: naming.Thing, after: naming.Thing) -> Iterator[Change]:
     lower, upper = stores.layer_of(store, before), stores.layer_of(store, after)
     if lower == upper:
         return iter(())
@@ -74,7 +75,7 @@ def export(settings: Settings, name: str, target: str, profile: str, compress: s
     tars.refuse_json_on_stdout(settings, target)
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(stores.opened(settings))
-        layer = stores.layer_of(store, stores.find(store, name))
+        layer = stores.layer_of(store, naming.find(store.site, name))
         epoch = settings.source_date_epoch
         found = differing.compared(store.site, None, layer, profile=Profile(profile), source_date_epoch=epoch)
         tar = stack.enter_context(found)

@@ -101,9 +101,8 @@ class Chooser:
         elif depth >= NESTING_MAX:
             raise errors.InvalidManifest(self.blobs.source, f"its indexes are nested deeper than {NESTING_MAX}")
         else:
-            for entry in self._read_index(descriptor).manifests:
-                if not entry.is_attestation:
-                    yield from self._leaves(entry, depth + 1)
+            for entry in descriptors.images_among(self._read_index(descriptor).manifests):
+                yield from self._leaves(entry, depth + 1)
 
     def _find(self, leaves: list[Descriptor]) -> _Candidate:
         """Choose for the platform; the only image there is needs no platform, unless one was asked for."""

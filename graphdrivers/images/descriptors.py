@@ -5,7 +5,7 @@ Source: OCI image-spec, ``descriptor.md``, ``media-types.md`` and ``image-index.
 """
 
 import platform as machine
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 import attrs
@@ -127,6 +127,8 @@ class Descriptor:
     """Bytes, exactly."""
     annotations: Mapping[str, str] = attrs.field(factory=dict, eq=False)
     platform: Platform | None = None
+    artifact_type: str = ""
+    """What a manifest is of that is no image."""
     urls: tuple[str, ...] = ()
     """Where else the blob is kept. Only shown: fetching from there would give our requests to strangers."""
 
@@ -143,6 +145,7 @@ class Descriptor:
             size=document.number("size"),
             annotations=document.text_map("annotations"),
             platform=read_platform(document.child("platform")) if document.has("platform") else None,
+            artifact_type=document.text("artifactType", ""),
             urls=document.texts("urls"),
         )
 
@@ -153,9 +156,23 @@ class Descriptor:
         return tuple(name for name in found if name)
 
     @property
-    def is_attestation(self) -> bool:
-        """True for what BuildKit puts beside images in an index: no image, not for any platform."""
-        return _ATTESTATION in self.annotations or self.platform == Platform("unknown", "unknown")
+    def is_beside(self) -> bool:
+        """True for what stands beside images in an index: attestations of BuildKit, artifacts, unknown kinds.
+
+        A kind that is unknown must not be an error (``image-index.md``, property ``mediaType``).
+        """
+        return (
+            _ATTESTATION in self.annotations
+            or self.platform == Platform("unknown", "unknown")
+            or self.media_type not in MANIFESTS | INDEXES
+            or self.artifact_type not in CONFIGS | {""}
+        )
+
+
+def images_among(entries: Sequence[Descriptor]) -> Sequence[Descriptor]:
+    """Leave out of an index what stands beside images; unknown kinds stay where there is nothing else, to be named."""
+    images = [entry for entry in entries if not entry.is_beside]
+    return images or [entry for entry in entries if entry.media_type not in MANIFESTS | INDEXES]
 
 
 def read_digest(document: Document, text: str) -> Digest:

@@ -10,7 +10,7 @@ import attrs
 from graphdrivers import errors
 from graphdrivers.images.blobs import check_blob, open_blob, read_control_file, read_document
 from graphdrivers.images.choosing import Chooser
-from graphdrivers.images.descriptors import Descriptor, Platform
+from graphdrivers.images.descriptors import Descriptor, Platform, images_among
 from graphdrivers.images.documents import parse_object
 from graphdrivers.images.files import Files
 from graphdrivers.images.image import Image, ImageLayer
@@ -53,10 +53,9 @@ def _offers(index: Index) -> list[Offer[Descriptor]]:
     """
     entries: dict[str, Descriptor] = {}
     names: dict[str, dict[str, None]] = {}
-    for entry in index.manifests:
-        if not entry.is_attestation:
-            entries.setdefault(entry.digest, entry)
-            names.setdefault(entry.digest, {}).update(dict.fromkeys(entry.names))
+    for entry in images_among(index.manifests):
+        entries.setdefault(entry.digest, entry)
+        names.setdefault(entry.digest, {}).update(dict.fromkeys(entry.names))
     groups: dict[object, dict[str, Descriptor]] = {}
     for digest, entry in entries.items():
         groups.setdefault(frozenset(names[digest]) if entry.platform else digest, {})[digest] = entry

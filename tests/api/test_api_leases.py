@@ -91,9 +91,12 @@ def test_a_lease_with_a_time(store: Store, layer: str, monkeypatch: pytest.Monke
 
 
 def test_nothing_to_lease(store: Store, layer: str) -> None:
-    """What is not there cannot be leased; a layer can be, by its name."""
-    with pytest.raises(errors.ImageNotFound):
-        store.lease("nothing")
+    """What is not there, or was made by hand, cannot be leased; a layer of the store can be, by its name."""
+    store.driver.create("by-hand")
+    for name in ("nothing", "by-hand"):
+        with pytest.raises(errors.ObjectNotFound, match="no such container, image or layer"):
+            store.lease(name)
+    store.driver.remove("by-hand")
     store.lease(layer).release()
 
 

@@ -97,6 +97,54 @@ def test_to_a_registry_and_back(store: CommandLine, registry: Registry, tmp_path
     assert f"Image is up to date for {name}" in other("pull", name, creds).err
 
 
+def test_layers_are_mounted_from_where_they_were(
+    store: CommandLine, registry: Registry, tmp_path: pathlib.Path
+) -> None:
+    """What a registry has in another repository is not sent, whatever the image is called here."""
+    creds = f"--creds={USER}:{PASSWORD}"
+    store("push", "debian:12", f"{registry.host}/team/debian:12", creds)
+    pushed = store("push", "debian:12", f"{registry.host}/team/deb:12", creds, "--json").json
+    other = CommandLine(tmp_path / "other")
+    image = other("pull", f"{registry.host}/team/deb@{pushed['Digest']}", creds).out.strip()
+    pulled = other("push", image, f"{registry.host}/else:1", creds, "--json")
+
+    assert [one["Status"] for one in pushed["Layers"]] == ["mounted", "mounted"]
+    assert [one["Status"] for one in pulled.json["Layers"]] == ["mounted", "mounted"]
+    assert pulled.json["Digest"] == pushed["Digest"]
+
+
+def test_pulled_by_digest(store: CommandLine, registry: Registry, tmp_path: pathlib.Path) -> None:
+    """A tag before a digest names nothing: nobody has looked what it means in the registry."""
+    name, creds = f"{registry.host}/debian", f"--creds={USER}:{PASSWORD}"
+    digest = store("push", "debian:12", f"{name}:12", creds).out.strip()
+    other = CommandLine(tmp_path / "other")
+    pulled = other("pull", f"{name}:no-such-tag@{digest}", creds)
+    again = store("push", "debian:12", f"{name}@{digest}", creds)
+
+    assert pulled.out == store("images", "-q", "--no-trunc").out
+    assert pulled.err.splitlines()[-1] == f"Status: Downloaded newer image for {name}:no-such-tag@{digest}"
+    assert other("--json", "images").json[0]["RepoTags"] == []
+    assert again.err.splitlines()[-1].startswith(f"{digest}: digest: {digest} size: ")
+
+
+def test_status_names_what_was_asked_for(store: CommandLine, registry: Registry, tmp_path: pathlib.Path) -> None:
+    """An image that has other names already is told by the one that was given, or pulled."""
+    name, creds = f"{registry.host}/debian", f"--creds={USER}:{PASSWORD}"
+    for tag in ("1", "2"):
+        store("push", "debian:12", f"{name}:{tag}", creds)
+    other = CommandLine(tmp_path / "other")
+    told = [other("pull", f"{name}:{tag}", creds).err.splitlines()[-1] for tag in ("1", "2", "1")]
+    store("save", "debian:12", "-o", str(tmp_path / "saved.tar"))
+    loaded = other("import", "--name", "zoo:1", str(tmp_path / "saved.tar"))
+
+    assert told == [
+        f"Status: Downloaded newer image for {name}:1",
+        f"Status: Downloaded newer image for {name}:2",
+        f"Status: Image is up to date for {name}:1",
+    ]
+    assert loaded.err.splitlines()[-1] == "Status: Loaded image zoo:1"
+
+
 def test_logins(store: CommandLine, registry: Registry, tmp_path: pathlib.Path) -> None:
     """From the file that the environment or --authfile names; without one it is refused, saying how to log in."""
     name = f"{registry.host}/debian:12"

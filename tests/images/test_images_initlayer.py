@@ -180,7 +180,8 @@ def attributes(root: int) -> dict[str, tuple[object, ...]]:
     seen = {}
     for name in ("usr", "usr/etc", "usr/etc/hosts", "etc", "dev"):
         facts = os.stat(name, dir_fd=root, follow_symlinks=False)
-        seen[name] = (facts.st_mode, facts.st_uid, facts.st_gid, facts.st_mtime_ns, facts.st_size)
+        size = 0 if stat.S_ISDIR(facts.st_mode) else facts.st_size  # that of a directory is its file system's affair
+        seen[name] = (facts.st_mode, facts.st_uid, facts.st_gid, facts.st_mtime_ns, size)
     return seen
 
 

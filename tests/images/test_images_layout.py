@@ -140,6 +140,26 @@ def multi_platform(layout: Layout) -> Layout:
     return layout
 
 
+@pytest.mark.parametrize("top", [True, False])
+def test_what_stands_beside_images(layout: Layout, opened: Callable[..., Image], *, top: bool) -> None:
+    """Entries of a kind that is unknown, and artifacts, are passed over, as the specification wants."""
+    others = [
+        {"mediaType": "application/xml", "digest": sha256(b"no blob"), "size": 7},
+        {"mediaType": MANIFEST, "digest": sha256(b"none"), "size": 4, "artifactType": "application/spdx+json"},
+        {
+            "mediaType": f"{OCI}config.v2+json",
+            "digest": sha256(b"no"),
+            "size": 2,
+            "platform": {"os": "a", "architecture": "b"},
+        },
+    ]
+    entry = layout.manifest(ONE) | {"artifactType": f"{OCI}config.v1+json"}
+    for item in [*others, entry] if top else [layout.index(*others, entry)]:
+        layout.add(item)
+    with opened(layout) as image:
+        assert image.config.diff_ids == (sha256(ONE),)
+
+
 @pytest.mark.parametrize("wanted", ["amd64", "linux/arm64/v8", "s390x"])
 def test_platform_is_chosen(layout: Layout, opened: Callable[..., Image], wanted: str) -> None:
     """The manifest for the platform asked for is taken, whatever stands before it."""

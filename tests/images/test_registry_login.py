@@ -17,6 +17,7 @@ from test_registry_real import copy, outgoing, plain
 
 from graphdrivers import errors
 from graphdrivers.images.registry.authentication import read_challenge
+from graphdrivers.images.registry.connection import Request as Asked
 from graphdrivers.images.registry.credentials import ANONYMOUS, Credentials, Login, auth_files
 from graphdrivers.images.registry.pulling import open_remote
 from graphdrivers.images.registry.pushing import PushState, push
@@ -282,7 +283,7 @@ def test_identity_token() -> None:
         with Server(answer) as server:
             connection = server.connect("app:1", TokenLogin())
             with connection:
-                connection.call("GET", connection.url("manifests/1"), expect={200})
+                connection.call(Asked("GET", connection.url("manifests/1"), {200}))
     assert forms[0]["grant_type"] == ["refresh_token"]
     assert forms[0]["refresh_token"] == ["keep-me"]
     assert forms[0]["scope"] == ["repository:app:pull"]
@@ -460,12 +461,16 @@ def test_secrets_are_not_shown() -> None:
     assert "opensesame" not in repr(Login("anna", "opensesame", "opensesame"))
 
 
+RUN = f"/run/containers/{os.getuid()}/auth.json"
+"""Where skopeo and podman log in to without a runtime directory (``defaultPerUIDPathFormat`` of containers/image)."""
+
+
 @pytest.mark.parametrize(
     ("environ", "expected"),
     [
-        ({}, ()),
+        ({}, (RUN,)),
         ({"REGISTRY_AUTH_FILE": "/a", "HOME": "/h"}, ("/a",)),
-        ({"HOME": "/h"}, ("/h/.config/containers/auth.json", "/h/.docker/config.json")),
+        ({"HOME": "/h", "XDG_RUNTIME_DIR": ""}, (RUN, "/h/.config/containers/auth.json", "/h/.docker/config.json")),
         (
             {"XDG_RUNTIME_DIR": "/r", "XDG_CONFIG_HOME": "/c", "DOCKER_CONFIG": "/d", "HOME": "/h"},
             ("/r/containers/auth.json", "/c/containers/auth.json", "/d/config.json"),

@@ -5,8 +5,10 @@ import io
 import json
 import random
 import threading
+import time
 from collections.abc import Callable
 
+import attrs
 import pytest
 import zstandard
 from layouts import layer_tar, sha256
@@ -136,6 +138,90 @@ def test_upload_that_is_always_cut() -> None:
     assert sorted(target.cancelled) == sorted(target.uploads)
     assert target.manifests == {}
     assert target.blobs == {}
+
+
+def test_token_that_runs_out_before_a_layer_is_sent() -> None:
+    """A login that is asked for anew when a layer is sent is got, and the layer is sent from its start."""
+    tokens = iter(("first", "second"))
+    valid: list[str] = []
+
+    def answer(request: Request) -> None:
+        if request.at == "/token":
+            valid[:] = [next(tokens)]
+            request.reply(200, json.dumps({"token": valid[0]}).encode())
+        elif request.at != "/v2/" and request.headers.get("Authorization") not in {f"Bearer {one}" for one in valid}:
+            request.body()
+            request.reply(401, WWW_Authenticate=f'Bearer realm="http://{request.headers["Host"]}/token",scope="x"')
+        else:
+            if request.command == "POST" and valid == ["first"]:
+                valid[:] = ["none"]  # it runs out now
+            target.answer(request)
+
+    target = Target()
+    with Server(answer) as server, server.connect("app:1") as connection:
+        result = push(outgoing([TAR]), connection)
+        assert len(server.asked("PATCH", "")) == 2
+    assert gzip.decompress(target.blobs[result.layers[0].descriptor.digest]) == TAR
+    assert list(tokens) == []
+
+
+def test_login_that_never_suffices_for_a_layer() -> None:
+    """A registry that wants another login for each attempt is an error in the end."""
+
+    def answer(request: Request) -> None:
+        if request.at == "/token":
+            request.reply(200, json.dumps({"token": "any"}).encode())
+        elif request.command == "PATCH":
+            request.body()
+            told = b'{"errors":[{"code":"UNAUTHORIZED","message":"not you"}]}'
+            request.reply(401, told, WWW_Authenticate=f'Bearer realm="http://{request.headers["Host"]}/token"')
+        else:
+            target.answer(request)
+
+    target = Target()
+    with (
+        Server(answer) as server,
+        server.connect("app:1") as connection,
+        pytest.raises(errors.AuthenticationFailed, match="not you"),
+    ):
+        push(outgoing([TAR]), connection)
+    assert len(target.uploads) == QUICK.attempts
+
+
+def test_registry_that_is_slow_with_a_large_layer() -> None:
+    """What a registry does with a layer before it answers may take longer than an answer usually takes."""
+
+    def wait(request: Request, target: Target) -> None:
+        target.uploads[request.at] += request.body()
+        time.sleep(1)
+        request.reply(202, Location=f"{request.at}?state=2")
+
+    target = Target(on("PATCH", wait))
+    with Server(target.answer) as server:
+        patience = attrs.evolve(QUICK, timeout=0.5, attempts=1)
+        with server.connect("app:1", patience=patience) as connection:
+            push(outgoing([TAR]), connection)
+    assert len(target.uploads) == 2  # of the layer and the configuration
+
+
+@pytest.mark.parametrize("length", ["", "many"])
+def test_registry_that_does_not_say_how_large_a_blob_is(length: str) -> None:
+    """A blob whose size is not told is sent, as if it were not there."""
+
+    def untold(request: Request, target: Target) -> None:
+        if sha256(TAR) in request.at:
+            request.reply(200, Content_Length=length)
+            request.cut()
+        else:
+            target.usual(request)
+
+    target = Target(on("HEAD", untold, times=100))
+    image = outgoing([TAR])
+    origin = Descriptor(PushCompression.NONE.media_type, Digest(sha256(TAR)), len(TAR))
+    layer = OutgoingLayer(image.layers[0].diff_id, len(TAR), lambda: io.BytesIO(TAR), origin)
+    with Server(target.answer) as server, server.connect("app:1") as connection:
+        result = push(OutgoingImage(config=image.config, layers=(layer,)), connection)
+    assert result.layers[0].state is PushState.SENT
 
 
 def test_lost_answer() -> None:

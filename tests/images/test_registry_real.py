@@ -277,7 +277,10 @@ def test_push_by_digest(registry: Registry, tars: list[bytes]) -> None:
         digest = push(outgoing(tars), connection).manifest_digest
     with registry.connect(f"exact@{digest}") as connection:
         push(outgoing(tars), connection)
-    with registry.connect(f"exact@{sha256(b'')}") as connection, pytest.raises(errors.DigestMismatch):
+    with (
+        registry.connect(f"exact@{sha256(b'')}") as connection,
+        pytest.raises(errors.InvalidReference, match=f"another digest there, {digest}: push it to a tag"),
+    ):
         push(outgoing(tars), connection)
 
 

@@ -11,6 +11,7 @@ from layouts import sha256
 from registries import PASSWORD, QUICK, USER, Content, Request, Server, basic, run
 
 from graphdrivers import errors
+from graphdrivers.images.registry.connection import Request as Asked
 from graphdrivers.images.registry.credentials import Credentials
 from graphdrivers.images.registry.pulling import open_remote
 from graphdrivers.images.registry.trust import AddressRefused, Trust, is_loopback, same_origin, system_certificates
@@ -182,7 +183,7 @@ def test_redirected_upload_is_refused() -> None:
         with Server(answer) as server:
             connection = server.connect("app:2")
             with connection, pytest.raises(errors.RegistryError, match="HTTP 307"):
-                connection.call("POST", connection.url("blobs/uploads/"), expect={202})
+                connection.call(Asked("POST", connection.url("blobs/uploads/"), {202}))
         assert elsewhere.seen == []
 
 

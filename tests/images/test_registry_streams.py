@@ -194,6 +194,20 @@ def test_server_that_never_answers() -> None:
             stop.set()
 
 
+def test_cut_behind_the_last_byte() -> None:
+    """A layer that came whole is whole, also where the connection breaks before the server says that it was all."""
+
+    def forget(request: Request, layer: bytes) -> None:
+        piece = b"%x\r\n%b\r\n" % (len(layer), layer)  # and no last chunk
+        request.reply(200, piece, Content_Length="", Transfer_Encoding="chunked")
+        request.cut()
+
+    blobs = Blobs(forget)
+    with Server(blobs.answer) as server:
+        assert read(server) == blobs.content.layer
+        assert len(server.asked("GET", hashlib.sha256(blobs.content.layer).hexdigest())) == 1
+
+
 def flipped(layer: bytes) -> bytes:
     """Change one byte in the middle."""
     at = len(layer) // 2

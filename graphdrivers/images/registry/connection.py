@@ -25,10 +25,29 @@ _DOCKER_HUB = "registry-1.docker.io"
 _ERROR_MAX = 64 << 10
 _LOGINS = 3
 _SLOW = 10
+_NAP = 0.2
 NONE: Mapping[str, str] = MappingProxyType({})
 
 Result = TypeVar("Result")
 Body = bytes | Iterator[bytes] | None
+
+
+@attrs.frozen(eq=False)
+class Request:
+    """What is asked of a registry."""
+
+    method: str
+    """GET, HEAD, POST, PUT, PATCH or DELETE."""
+    url: str
+    """From `Connection.url` or `Connection.follow`."""
+    expect: Collection[int]
+    """Statuses that are answers; all others are errors."""
+    headers: Mapping[str, str] = NONE
+    """Beyond the usual ones."""
+    body: Body = None
+    """An iterator can be sent only once."""
+    slow: bool = False
+    """Wait ten times as long for the answer: the registry may have to move gigabytes before it gives one."""
 
 
 @attrs.frozen(eq=False)
@@ -73,6 +92,15 @@ def connect(
     if trust.lenient(connection.base):
         connection.settle_scheme()
     return connection
+
+
+class LoginRenewed(requests.RequestException):
+    """A token ran out, and there is a new one now; but what was sent cannot be sent again from here."""
+
+    def __init__(self, refusal: errors.RegistryError) -> None:
+        """Keep what the registry said."""
+        super().__init__(str(refusal))
+        self.refusal = refusal
 
 
 class Connection:
@@ -129,27 +157,10 @@ class Connection:
         except requests.RequestException as error:
             raise refusals.unreachable(self.source, error, self.patience.timeout) from error
 
-    def call(
-        self,
-        method: str,
-        url: str,
-        *,
-        expect: Collection[int],
-        headers: Mapping[str, str] = NONE,
-        body: Body = None,
-        limit: int = _ERROR_MAX,
-    ) -> Answer:
+    def call(self, request: Request, limit: int = _ERROR_MAX) -> Answer:
         """Send a request and read its answer, up to one byte more than ``limit``; try again what may pass.
 
         Only for requests that may safely be sent twice.
-
-        Args:
-            method: GET, HEAD, POST, PUT or DELETE.
-            url: from `url` or `follow`.
-            expect: statuses that are returned; all others are errors.
-            headers: beyond the usual ones.
-            body: what to send.
-            limit: bytes of the body that are wanted.
 
         Raises:
             AuthenticationFailed: without a (better) login, the registry does not do it.
@@ -157,53 +168,41 @@ class Connection:
         """
 
         def once() -> Answer:
-            response = self.send(method, url, expect=expect, headers=headers, body=body)
+            response = self.send(request)
             return Answer(response.status_code, response.headers, read_limited(response, limit + 1))
 
         return self.repeat(once)
 
-    def send(
-        self,
-        method: str,
-        url: str,
-        *,
-        expect: Collection[int],
-        headers: Mapping[str, str] = NONE,
-        body: Body = None,
-        slow: bool = False,
-    ) -> requests.Response:
+    def send(self, request: Request) -> requests.Response:
         """Send a request once, logging in where the registry wants it; the caller reads and closes the answer.
 
-        A body that is an iterator can be sent only once: being asked for a login then is an error.
-
-        Args:
-            method: see `call`.
-            url: see there, like all but the last.
-            expect: see there.
-            headers: see there.
-            body: see there.
-            slow: wait ten times as long: the registry may have to move gigabytes before it answers.
-
         Raises:
-            requests.RequestException: nobody answered; `failure` makes an error of ours of it.
+            requests.RequestException: nobody answered, or the body cannot be sent again with the login that is
+                wanted; `failure` makes an error of ours of it.
             AuthenticationFailed, RegistryError: as for `call`.
         """
-        ours = same_origin(url, self.base)
-        timeout = self.patience.timeout * (_SLOW if slow else 1)
+        ours = same_origin(request.url, self.base)
+        timeout = self.patience.timeout
         for left in reversed(range(_LOGINS)):
             used = self._login.header if ours else None
             login = {"Authorization": used} if used else {}
             response = self._session.request(
-                method, url, headers={**headers, **login}, data=body, stream=True, timeout=timeout
+                request.method,
+                request.url,
+                headers={**request.headers, **login},
+                data=request.body,
+                stream=True,
+                timeout=(timeout, timeout * (_SLOW if request.slow else 1)),
             )
-            if response.status_code in expect:
+            if response.status_code in request.expect:
                 return response
             # A challenge counts only from the registry itself: an object store behind a redirect gets no login.
             asked = response.status_code == HTTPStatus.UNAUTHORIZED and same_origin(response.url, self.base)
             refusal = self._refusal(response)
-            repeatable = body is None or isinstance(body, bytes)
-            if not (left and ours and asked and repeatable and self._login.answer(response, used)):
+            if not (left and ours and asked and self._login.answer(response, used)):
                 break
+            if not (request.body is None or isinstance(request.body, bytes)):
+                raise LoginRenewed(refusal)
         raise refusal
 
     def repeat(self, once: Callable[[], Result]) -> Result:
@@ -222,10 +221,21 @@ class Connection:
                 pause = self.patience.before_next(failed, failure.retry_after) if again else None
                 if pause is None:
                     raise failure from error
-            time.sleep(pause)
+            self.pause(pause)
+
+    def pause(self, seconds: float) -> None:
+        """Wait, at most until `abort`."""
+        end = time.monotonic() + seconds
+        # In naps: what wakes up another thread takes a lock, which a signal handler must not wait for.
+        while not self._session.aborted and (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, _NAP))
 
     def failure(self, error: requests.RequestException | errors.RegistryError) -> tuple[errors.RegistryError, bool]:
         """Make an error of ours of what `send` raised, and tell whether the next time may be better."""
+        if self._session.aborted:
+            return errors.RegistryError(self.source, "it was not waited for any longer"), False
+        if isinstance(error, LoginRenewed):
+            return error.refusal, True
         if isinstance(error, errors.RegistryError):
             return error, refusals.may_pass(error.status)
         final = isinstance(error, requests.exceptions.InvalidURL) or refusals.certificate_refused(error)
@@ -235,6 +245,14 @@ class Connection:
         body = read_limited(response, _ERROR_MAX)
         asked = refusals.retry_after(response)
         return refusals.refused(self.source, self.reference.host, response.status_code, body, asked=asked)
+
+    def abort(self) -> None:
+        """End every request, answer, pause and stream, in whichever threads, with an error; none begins any more.
+
+        Idempotent; takes no lock, so a signal handler may call it.
+        """
+        self._session.abort()
+        self._tokens.abort()
 
     def close(self) -> None:
         """Let go of idle connections. Idempotent; streams that are being read go on."""

@@ -66,14 +66,18 @@ ANONYMOUS = Credentials()
 
 
 def auth_files(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """List the usual places of auth files for an environment, most important first; they need not exist."""
+    """List the usual places of auth files for an environment, most important first; they need not exist.
+
+    Without ``XDG_RUNTIME_DIR``, as root is after sudo(8), skopeo and podman log in to a file below ``/run/containers``.
+    """
     if named := environ.get("REGISTRY_AUTH_FILE"):
         return (named,)
     home = environ.get("HOME", "")
     config = environ.get("XDG_CONFIG_HOME") or (home and os.path.join(home, ".config"))
     docker = environ.get("DOCKER_CONFIG") or (home and os.path.join(home, ".docker"))
+    runtime = environ.get("XDG_RUNTIME_DIR")
     places = (
-        (environ.get("XDG_RUNTIME_DIR", ""), "containers/auth.json"),
+        (runtime, "containers/auth.json") if runtime else (f"/run/containers/{os.getuid()}", "auth.json"),
         (config, "containers/auth.json"),
         (docker, "config.json"),
     )

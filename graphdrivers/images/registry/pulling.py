@@ -18,7 +18,7 @@ from graphdrivers.images.descriptors import Descriptor, Platform
 from graphdrivers.images.documents import SIZE_MAX
 from graphdrivers.images.image import Image, ImageLayer
 from graphdrivers.images.reference import Reference
-from graphdrivers.images.registry.connection import NONE, Answer, Connection, connect
+from graphdrivers.images.registry.connection import NONE, Answer, Connection, Request, connect
 from graphdrivers.images.registry.credentials import ANONYMOUS, Credentials
 from graphdrivers.images.registry.downloads import BlobStream
 from graphdrivers.images.registry.patience import USUAL, Patience
@@ -147,7 +147,7 @@ def _fetch(connection: Connection, place: str, what: str, headers: Mapping[str, 
         InvalidManifest: it is too large.
     """
     try:
-        answer = connection.call("GET", connection.url(place), expect={HTTPStatus.OK}, headers=headers, limit=SIZE_MAX)
+        answer = connection.call(Request("GET", connection.url(place), {HTTPStatus.OK}, headers), SIZE_MAX)
     except errors.RegistryError as error:
         if error.status == HTTPStatus.NOT_FOUND:
             raise errors.BlobNotFound(str(connection.reference), f"{what} is missing: {error.reason}") from error

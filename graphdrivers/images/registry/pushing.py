@@ -23,7 +23,7 @@ from graphdrivers.images.manifests import Manifest
 from graphdrivers.images.outgoing import OutgoingImage, OutgoingLayer
 from graphdrivers.images.reference import Reference
 from graphdrivers.images.registry.compressing import PushCompression, compressed
-from graphdrivers.images.registry.connection import Connection
+from graphdrivers.images.registry.connection import Connection, Request
 from graphdrivers.images.registry.uploads import blob_size, check_told_digest, mount_blob, put_small, send_stream
 from graphdrivers.model import DiffID, Digest
 
@@ -94,9 +94,9 @@ def push(
         jobs: layers at a time.
 
     Raises:
-        InvalidReference: the tag, or a name in ``mount_from``, is none.
-        DigestMismatch: a layer is not what it was; the reference has another digest than the image gets; or the
-            registry says that it received something else.
+        InvalidReference: the tag, or a name in ``mount_from``, is none; or the reference has another digest than the
+            image gets.
+        DigestMismatch: a layer is not what it was; or the registry says that it received something else.
         AuthenticationFailed, RegistryError: the registry refuses, or cannot be reached.
     """
     if tag is not None:
@@ -244,14 +244,11 @@ def _oci_type(media_type: str) -> str:
 def _put_manifest(connection: Connection, tag: str | None, digest: Digest, text: bytes, media_type: str) -> None:
     reference = connection.reference
     if reference.digest not in {None, digest}:
-        raise errors.DigestMismatch(f"the image for {reference}", str(reference.digest), digest)
-    answer = connection.call(
-        "PUT",
-        connection.url(f"manifests/{tag or reference.tag or digest}"),
-        expect={HTTPStatus.CREATED},
-        headers={"Content-Type": media_type},
-        body=text,
-    )
+        raise errors.InvalidReference(
+            str(reference), f"the image gets another digest there, {digest}: push it to a tag"
+        )
+    place = connection.url(f"manifests/{tag or reference.tag or digest}")
+    answer = connection.call(Request("PUT", place, {HTTPStatus.CREATED}, {"Content-Type": media_type}, text))
     check_told_digest(connection, answer.headers, digest)
 
 

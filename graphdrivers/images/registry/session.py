@@ -11,8 +11,12 @@ It keeps what requests and oras would give away:
   limit (requests reads the whole body of a redirect, oras that of a token answer).
 """
 
+import contextlib
+import functools
 import io
+import socket
 import ssl
+import weakref
 from collections.abc import Mapping
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
@@ -20,6 +24,7 @@ from typing import Any
 import requests
 import requests.adapters
 import urllib3
+import urllib3.connection
 import urllib3.exceptions
 from urllib3.util.ssl_ import create_urllib3_context
 
@@ -32,6 +37,36 @@ ANSWER_MAX = 1 << 20
 _CHUNK = 64 << 10
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _READS = frozenset({"GET", "HEAD"})
+
+
+class Sockets:
+    """Those that a session opened, so that another thread can end what is waited for there; without any lock."""
+
+    def __init__(self) -> None:
+        """Know none yet."""
+        self._opened: list[weakref.ref[socket.socket]] = []
+        self.aborted = False
+        """Whether `abort` was called."""
+
+    def note(self, opened: socket.socket) -> None:
+        """Take one more; it is shut down at once where `abort` was called."""
+        self._opened.append(weakref.ref(opened))
+        if self.aborted:  # asked only now: `abort` sets this first, and then goes through the list
+            self._shut(opened)
+
+    def abort(self) -> None:
+        """Shut all down, now and later. Idempotent."""
+        self.aborted = True
+        for reference in tuple(self._opened):
+            opened = reference()
+            if opened is not None:
+                self._shut(opened)
+
+    @staticmethod
+    def _shut(opened: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # closed already
+            # Not the method of TLS sockets, which takes their state away from whoever reads.
+            socket.socket.shutdown(opened, socket.SHUT_RDWR)
 
 
 class Session(requests.Session):
@@ -52,8 +87,9 @@ class Session(requests.Session):
         self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self.headers.clear()
         self.headers.update({"User-Agent": "graphdrivers", "Accept-Encoding": "identity"})
+        self._sockets = Sockets()
         for scheme in ("http://", "https://"):
-            self.mount(scheme, _Adapter(pool_connections=4, pool_maxsize=connections))
+            self.mount(scheme, _Adapter(self._sockets, connections))
         self._trust = trust
         self._timeout = timeout
 
@@ -67,6 +103,8 @@ class Session(requests.Session):
         streamed = kwargs.get("stream", False)
         kwargs |= {"stream": True, "allow_redirects": False, "timeout": kwargs.get("timeout") or self._timeout}
         for _ in range(HOPS_MAX):
+            if self._sockets.aborted:
+                raise requests.ConnectionError("the session was aborted")
             kwargs["verify"] = self._trust.verify(self._trust.admit(_url(request)))
             response = super().send(request, **kwargs)
             target = response.headers.get("Location", "")
@@ -81,6 +119,18 @@ class Session(requests.Session):
     def get_redirect_target(self, resp: requests.Response) -> None:
         """Hide redirects from requests, which would read their bodies, however long."""
 
+    @property
+    def aborted(self) -> bool:
+        """Whether `abort` was called."""
+        return self._sockets.aborted
+
+    def abort(self) -> None:
+        """End every request and answer in whichever threads; none begins any more.
+
+        Who waits for a connection to be made finds out when it is, or after the timeout. Idempotent; takes no lock.
+        """
+        self._sockets.abort()
+
     def _redirected(self, request: requests.PreparedRequest, location: str) -> requests.PreparedRequest:
         url = self._trust.onward(location, _url(request))
         following = request.copy()
@@ -91,26 +141,69 @@ class Session(requests.Session):
 
 
 class _Adapter(requests.adapters.HTTPAdapter):
-    """Makes connections of the kind below."""
+    """Makes connections of the kinds below."""
+
+    def __init__(self, sockets: Sockets, connections: int) -> None:
+        """Note in ``sockets`` what is opened."""
+        self._sockets = sockets
+        super().__init__(pool_connections=4, pool_maxsize=connections)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """Make the pools."""
         super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = {"http": urllib3.HTTPConnectionPool, "https": _QuietPool}
+        self._use_ours(self.poolmanager)
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        """Make the pools of a proxy."""
+        manager = super().proxy_manager_for(proxy, **kwargs)
+        self._use_ours(manager)
+        return manager
 
     def close(self) -> None:
         """Close idle connections now, not when their pools are collected; streams go on and close theirs."""
-        pools = [self.poolmanager.pools[key] for key in self.poolmanager.pools.keys()]  # noqa: SIM118 - no iterator
+        managers = (self.poolmanager, *self.proxy_manager.values())
+        pools = [manager.pools[key] for manager in managers for key in manager.pools.keys()]  # noqa: SIM118 - no iterator
         super().close()
         for pool in pools:
             pool.close()
 
+    def _use_ours(self, manager: Any) -> None:
+        if manager.pool_classes_by_scheme["http"] is urllib3.HTTPConnectionPool:  # else it is ours, or of SOCKS
+            plain, secure = (functools.partial(kind, self._sockets) for kind in (_Pool, _QuietPool))
+            manager.pool_classes_by_scheme = {"http": plain, "https": secure}
+
+
+class _Noted:
+    """A connection whose sockets are noted."""
+
+    sockets: Sockets
+    sock: Any
+
+    def connect(self) -> None:
+        """Connect, and note the socket."""
+        super().connect()  # type: ignore[misc] # a mixin
+        self.sockets.note(self.sock)
+
+
+class _Pool(urllib3.HTTPConnectionPool):
+    """Connections without TLS, noted in ``sockets``."""
+
+    def __init__(self, sockets: Sockets, *args: Any, **kwargs: Any) -> None:
+        """Connect nothing yet."""
+        super().__init__(*args, **kwargs)
+        self.ConnectionCls = type("_Plain", (_Noted, urllib3.connection.HTTPConnection), {"sockets": sockets})
+
 
 class _QuietPool(urllib3.HTTPSConnectionPool):
-    """Says nothing about certificates that do not count.
+    """Connections with TLS, noted in ``sockets``; says nothing about certificates that do not count.
 
     `Trust` has decided that. Switching the warning off, as oras does, would do so for the whole process.
     """
+
+    def __init__(self, sockets: Sockets, *args: Any, **kwargs: Any) -> None:
+        """Connect nothing yet."""
+        super().__init__(*args, **kwargs)
+        self.ConnectionCls = type("_Secure", (_Noted, urllib3.connection.HTTPSConnection), {"sockets": sockets})
 
     def _validate_conn(self, conn: Any) -> None:
         if not conn.is_closed:

@@ -14,7 +14,7 @@ import requests
 
 from graphdrivers import errors
 from graphdrivers.archive.digests import Digester
-from graphdrivers.images.registry.connection import Connection
+from graphdrivers.images.registry.connection import Connection, Request
 from graphdrivers.model import Digest
 
 _BYTES = {"Content-Type": "application/octet-stream"}
@@ -23,25 +23,19 @@ _TAKEN = frozenset({HTTPStatus.ACCEPTED, HTTPStatus.NO_CONTENT, HTTPStatus.CREAT
 
 
 def blob_size(connection: Connection, digest: Digest) -> int | None:
-    """Return the size of a blob in the repository, ``None`` if it has none.
-
-    Raises:
-        RegistryError: it does not say.
-    """
-    answer = connection.call("HEAD", connection.url(f"blobs/{digest}"), expect={HTTPStatus.OK, HTTPStatus.NOT_FOUND})
+    """Return the size of a blob in the repository; ``None`` if it has none, or does not say how large it is."""
+    asked = Request("HEAD", connection.url(f"blobs/{digest}"), {HTTPStatus.OK, HTTPStatus.NOT_FOUND})
+    answer = connection.call(asked)
     length = answer.headers.get("Content-Length", "")
-    if answer.status == HTTPStatus.NOT_FOUND:
-        return None
-    if not (length.isascii() and length.isdigit()):
-        raise errors.RegistryError(connection.source, f"the registry does not say how large {digest} is")
-    return int(length)
+    known = answer.status == HTTPStatus.OK and length.isascii() and length.isdigit()
+    return int(length) if known else None
 
 
 def mount_blob(connection: Connection, digest: Digest, path: str) -> bool:
     """Let the repository have a blob of another one; tell whether it could be done. Idempotent."""
     url = f"{connection.url('blobs/uploads/')}?mount={quote(digest, safe='')}&from={quote(path, safe='')}"
     try:
-        answer = connection.call("POST", url, expect={HTTPStatus.CREATED, HTTPStatus.ACCEPTED}, headers=_EMPTY)
+        answer = connection.call(Request("POST", url, {HTTPStatus.CREATED, HTTPStatus.ACCEPTED}, _EMPTY))
     except errors.RegistryError as error:
         # Repositories that we may not read, or that are none, are no reason to give up: the layer can be sent.
         if error.status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND}:
@@ -81,7 +75,7 @@ def send_stream(connection: Connection, chunks: Iterable[bytes]) -> tuple[Digest
     url = _start(connection)
     body = _Body(chunks)
     try:
-        with connection.send("PATCH", url, expect=_TAKEN, headers=_BYTES, body=body) as response:
+        with connection.send(Request("PATCH", url, _TAKEN, _BYTES, body, slow=True)) as response:
             url = _location(connection, response.headers.get("Location", url), url)
         digest = body.digest()
         _commit(connection, url, digest)
@@ -108,16 +102,16 @@ def check_told_digest(connection: Connection, headers: Mapping[str, str], digest
 def _start(connection: Connection) -> str:
     """Begin an upload; return where it goes."""
     url = connection.url("blobs/uploads/")
-    answer = connection.call("POST", url, expect={HTTPStatus.ACCEPTED}, headers=_EMPTY)
+    answer = connection.call(Request("POST", url, {HTTPStatus.ACCEPTED}, _EMPTY))
     return _location(connection, answer.headers.get("Location", ""), url)
 
 
 def _commit(connection: Connection, url: str, digest: Digest, body: bytes | None = None) -> None:
     """Make what was sent a blob; if the answer is lost, look whether it became one."""
     headers = _EMPTY if body is None else _BYTES
-    put = _with_digest(url, digest)
+    put = Request("PUT", _with_digest(url, digest), {HTTPStatus.CREATED}, headers, body, slow=True)
     try:
-        response = connection.send("PUT", put, expect={HTTPStatus.CREATED}, headers=headers, body=body, slow=True)
+        response = connection.send(put)
     except requests.RequestException:
         if blob_size(connection, digest) is None:
             raise
@@ -133,7 +127,7 @@ def _cancel(connection: Connection, url: str) -> None:
     of a body, and forgets it after a week. Nothing refers to it until then.
     """
     with contextlib.suppress(requests.RequestException, errors.RegistryError):
-        connection.send("DELETE", url, expect={HTTPStatus.NO_CONTENT, HTTPStatus.ACCEPTED}).close()
+        connection.send(Request("DELETE", url, {HTTPStatus.NO_CONTENT, HTTPStatus.ACCEPTED})).close()
 
 
 def _location(connection: Connection, location: str, sent_by: str) -> str:
