@@ -114,5 +114,11 @@ CREATE TABLE repairs (
 ) WITHOUT ROWID;
 """
 
-MIGRATIONS = (_FIRST, _INIT_LAYERS, _REPAIRS)
+_FOUND_BY = """
+-- What images and mounts are looked up by, too.
+CREATE INDEX images_of_manifest ON images (manifest_digest);
+CREATE INDEX mounts_of_target ON mounts (target);
+"""
+
+MIGRATIONS = (_FIRST, _INIT_LAYERS, _REPAIRS + _FOUND_BY)
 """The script that brings a ledger of version N to N + 1, at N."""

@@ -105,7 +105,8 @@ def test_a_ledger_of_the_first_version(store: Store, tars: list[bytes], tmp_path
     store.close()
     raw = sqlite3.connect(store.site.database.path)
     for statement in (
-        *("DROP TABLE repairs", "DROP INDEX images_of_init", "ALTER TABLE images DROP COLUMN init"),
+        *("DROP TABLE repairs", "DROP INDEX images_of_manifest", "DROP INDEX mounts_of_target"),
+        *("DROP INDEX images_of_init", "ALTER TABLE images DROP COLUMN init"),
         "PRAGMA user_version=1",
     ):
         raw.execute(statement)
