@@ -68,7 +68,13 @@ class DriverInfo:
     """Lines of the traceback that led to ``error``, for its author."""
 
 
-def load_driver(name: str, home: str | os.PathLike[str], options: Mapping[str, str] = NO_OPTIONS) -> Driver:
+def load_driver(
+    name: str,
+    home: str | os.PathLike[str],
+    options: Mapping[str, str] = NO_OPTIONS,
+    *,
+    support: Support | None = None,
+) -> Driver:
     """Probe and open a driver.
 
     With ``auto``, ``home`` is a root. The driver whose layers are there already
@@ -83,6 +89,8 @@ def load_driver(name: str, home: str | os.PathLike[str], options: Mapping[str, s
         name: a driver's name, or ``auto``.
         home: the driver's own folder; with ``auto`` the root, made (mode 0700) where missing.
         options: what the driver understands; see its documentation.
+        support: what its probe found a moment ago for another home on this file system, with these options: it is
+            not probed again. Not for ``auto``.
 
     Raises:
         DriverNotFound: no such driver, or its distribution is broken: the metadata, the import, the contract (which
@@ -96,7 +104,10 @@ def load_driver(name: str, home: str | os.PathLike[str], options: Mapping[str, s
     installed = offers.installed()
     if name == AUTO:
         return _automatic(folder, options, installed)
-    return _opened(*offers.driver_class(name, installed.get(name, ())), folder, options)
+    chosen, offer = offers.driver_class(name, installed.get(name, ()))
+    if support is not None:
+        return _made(chosen, offer, folder, options, support)
+    return _opened(chosen, offer, folder, options)
 
 
 def list_drivers(

@@ -96,6 +96,15 @@ def test_by_name_opens_the_home_as_given(shop: Shop, root: str) -> None:
     assert (type(opened).__name__, opened.home, vars(opened)["refused"]) == ("Made", root, ())
 
 
+def test_what_a_probe_found_is_believed(shop: Shop, root: str) -> None:
+    """Opened with what its probe found for another home, a driver is not probed again."""
+    shop.driver("a")
+    found = loading.load_driver("a", os.path.join(root, "one")).support
+    shop.driver("b", probe="raise RuntimeError('probed')")
+
+    assert loading.load_driver("b", os.path.join(root, "two"), support=found).support is found
+
+
 def test_by_name_imports_only_that_plugin(shop: Shop, root: str) -> None:
     """Asking for one driver never imports another one's package."""
     shop.driver("zfs")

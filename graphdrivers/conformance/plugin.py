@@ -30,9 +30,10 @@ from graphdrivers.conformance.tally import Tally
 from graphdrivers.conformance.workbench import Workbench
 from graphdrivers.driver import Driver
 from graphdrivers.linux import mountinfo, trees
-from graphdrivers.model import Deviation
+from graphdrivers.model import Deviation, Support
 
 _TALLY = pytest.StashKey[Tally]()
+_PROBED = pytest.StashKey[dict[tuple[object, ...], Support]]()
 _DUMP = pytest.StashKey[list[tuple[str, str]]]()
 
 
@@ -181,16 +182,20 @@ def _declared(request: pytest.FixtureRequest, deviations: Iterable[Deviation]) -
 
 @pytest.fixture
 def driver(request: pytest.FixtureRequest, fresh_root: str, driver_options: dict[str, str]) -> Iterator[Driver]:
-    """The driver on a home of its own."""
+    """The driver on a home of its own; on each file system, and with each set of options, it is probed once."""
     name = _driver_name(request.config)
     if not name:
         raise pytest.UsageError("which driver? --graphdriver NAME, or 'graphdriver = NAME' in the configuration")
+    probed = request.config.stash.setdefault(_PROBED, {})
+    circumstances = (os.stat(fresh_root).st_dev, *sorted(driver_options.items()))
+    known = probed.get(circumstances)
     try:
-        opened = loading.load_driver(name, os.path.join(fresh_root, "home"), driver_options)
+        opened = loading.load_driver(name, os.path.join(fresh_root, "home"), driver_options, support=known)
     except errors.DriverUnavailable as error:
         if request.config.getoption("--graphdriver-require"):
             pytest.fail(f"{error} (and --graphdriver-require was given)")
         pytest.skip(str(error))
+    probed[circumstances] = opened.support
     request.config.stash[_TALLY].open(opened.support)
     for deviation in _declared(request, opened.support.deviations):
         reason = f"declared deviation: {deviation.reason} ({deviation.link})"

@@ -21,6 +21,21 @@ class Plain(VfsDriver):
     name: ClassVar[str] = "plain"
 
 
+class Once(VfsDriver):
+    """Can be probed once in a process."""
+
+    name: ClassVar[str] = "once"
+    tried: ClassVar[list[str]] = []
+
+    @classmethod
+    def probe(cls, home: str, options: Mapping[str, str]) -> Support:
+        """Refuse a second time."""
+        cls.tried.append(home)
+        if len(cls.tried) > 1:
+            raise errors.NotSupported(cls.name, "it was probed before", "open it with what was found then")
+        return super().probe(home, options)
+
+
 class Undeclared(VfsDriver):
     """Creates over an existing layer, and says nothing about it."""
 
@@ -115,4 +130,4 @@ class Unavailable(VfsDriver):
         raise errors.PrerequisiteMissing(cls.name, "the moon is not full", "wait for it")
 
 
-DRIVERS = (Plain, Undeclared, Declared, Reformed, Pointless, Void, Unexplained, Blind, Unavailable)
+DRIVERS = (Plain, Once, Undeclared, Declared, Reformed, Pointless, Void, Unexplained, Blind, Unavailable)

@@ -3,6 +3,7 @@
 import concurrent.futures
 import os
 import pathlib
+import queue
 import re
 import types
 from collections.abc import Iterator, Mapping
@@ -11,7 +12,7 @@ import discovery
 import pytest
 from broken import quotas, snapshots
 from broken.controls import Sound, SoundOverlay
-from conforming import Run, conform
+from conforming import Forks, Run, conform, conform_in, forks
 
 from graphdrivers.driver import Driver
 
@@ -29,12 +30,16 @@ Runs = Mapping[type[Driver], concurrent.futures.Future[Run]]
 
 @pytest.fixture(scope="module")
 def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
-    """The runs of all drivers whose tests were chosen; two at once, because most of a run is its start."""
+    """The runs of all drivers whose tests were chosen, two at once."""
     calls = [item.callspec for item in request.session.items if hasattr(item, "callspec")]
     chosen = [call.params.get("driver") for call in calls]
     folder = tmp_path_factory.mktemp("runs")
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        yield {one: pool.submit(_run, folder / _title(one), one) for one in (*CONTROLS, *CAUGHT_BY) if one in chosen}
+    with forks() as one, forks() as other, concurrent.futures.ThreadPoolExecutor(2) as pool:
+        idle: queue.SimpleQueue[Forks] = queue.SimpleQueue()
+        idle.put(one)
+        idle.put(other)
+        drivers = [driver for driver in (*CONTROLS, *CAUGHT_BY) if driver in chosen]
+        yield {driver: pool.submit(_run, idle, folder / _title(driver), driver) for driver in drivers}
         pool.shutdown(wait=False, cancel_futures=True)
 
 
@@ -42,8 +47,12 @@ def _title(driver: type[Driver]) -> str:
     return f"{driver.__module__.removeprefix('broken.')}-{driver.name}"
 
 
-def _run(folder: pathlib.Path, driver: type[Driver]) -> Run:
-    return conform(folder, driver, dict.fromkeys((BASIC, *_checks(driver))), "--graphdriver-require")
+def _run(idle: queue.SimpleQueue[Forks], folder: pathlib.Path, driver: type[Driver]) -> Run:
+    started = idle.get()
+    try:
+        return conform_in(started, folder, driver, dict.fromkeys((BASIC, *_checks(driver))), "--graphdriver-require")
+    finally:
+        idle.put(started)
 
 
 def _checks(driver: type[Driver]) -> list[str]:

@@ -28,6 +28,14 @@ def test_every_check_is_listed() -> None:
     assert suite.listed() == suite.written(), renew
 
 
+def test_a_driver_is_probed_once(site: str, tmp_path: pathlib.Path) -> None:
+    """Every check has a home of its own, but what the probe found holds for all of them."""
+    done = run(site, tmp_path, *PLUGIN, "--graphdriver", "once", "-k", "test_an_existing_name or test_an_empty_layer")
+
+    assert done.returncode == pytest.ExitCode.OK, done.stdout
+    assert "graphdriver once: 2 checks ran, 0 failed" in done.stdout
+
+
 def test_a_declared_deviation_is_expected(site: str, tmp_path: pathlib.Path) -> None:
     """A check that deviates as declared does not fail the run; its reason and link are shown, and it is counted."""
     done = run(site, tmp_path, *PLUGIN, "--graphdriver", "declared", "-k", NAME)

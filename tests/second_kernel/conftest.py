@@ -7,6 +7,8 @@ the same whatever the Python.
 import os
 import pathlib
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -32,3 +34,12 @@ def user_mode_linux() -> None:
     if os.environ.get("GRAPHDRIVERS_OPTIONAL_TOOLS") == "1":
         pytest.skip("linux.uml is not installed and GRAPHDRIVERS_OPTIONAL_TOOLS is set")
     pytest.fail("linux.uml is not installed (GRAPHDRIVERS_OPTIONAL_TOOLS=1 skips what needs it)")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled(user_mode_linux: None) -> None:  # noqa: ARG001 - where it is missing, nothing is to be done
+    """Let pytest compile the checks of the suite and keep that, once: guests can read it, and write nothing."""
+    suite = ("-p", "graphdrivers.conformance.plugin", "--pyargs", "graphdrivers.conformance", "--graphdriver", "vfs")
+    command = (sys.executable, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider", "--collect-only", *suite)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)

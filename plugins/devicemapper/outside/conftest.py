@@ -3,6 +3,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -20,3 +22,12 @@ def programs() -> None:
     if os.environ.get("GRAPHDRIVERS_OPTIONAL_TOOLS") == "1":
         pytest.skip(f"{missing[0]} is not installed and GRAPHDRIVERS_OPTIONAL_TOOLS is set")
     pytest.fail(f"{', '.join(missing)}: not installed (GRAPHDRIVERS_OPTIONAL_TOOLS=1 skips what needs it)")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled(programs: None) -> None:  # noqa: ARG001 - where they are missing, nothing is to be done
+    """Let pytest compile the checks of the suite and keep that, once: guests can read it, and write nothing."""
+    suite = ("-p", "graphdrivers.conformance.plugin", "--pyargs", "graphdrivers.conformance", "--graphdriver", "vfs")
+    command = (sys.executable, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider", "--collect-only", *suite)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
