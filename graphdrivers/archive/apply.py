@@ -113,6 +113,7 @@ class _Apply:
         self._room = limits.size if limits.size is not None else filesystems.free_bytes(target.root)
         self._skipped = 0
         self._inherits_root = target.late
+        self._root_fd = target.root
         self._handlers = {
             entries.DIRECTORY: self._directory,
             entries.SYMLINK: self._symlink,
@@ -178,6 +179,7 @@ class _Apply:
         if self._inherits_root:
             self._tree.inherit_root()
         self.places.close()
+        self._attributes.finish_root(self._root_fd)
 
     def notes(self) -> tuple[str, ...]:
         """What could not be kept, for people."""

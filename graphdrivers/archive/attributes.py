@@ -139,6 +139,11 @@ class Attributes:
         self._finish(fd, facts.st_uid, facts.st_gid, stat.S_IMODE(facts.st_mode))
         return facts.st_mtime_ns
 
+    def finish_root(self, fd: int) -> None:
+        """Keep the root of a layer movable for a user whom permissions bind."""
+        if self.records and self._bound:
+            owners.make_movable(fd)
+
     def plain_directory(self, fd: int) -> None:
         """Make a directory what an implied one is where no layer describes it: 0755, 0:0, no xattrs."""
         if self.keeps_owner:

@@ -58,8 +58,8 @@ def parse(value: bytes, kind: int) -> Record | None:
 
 
 def needed_bits(kind: int) -> int:
-    """Return the permissions without which an owner whom permissions bind cannot read a file, or move a directory."""
-    return stat.S_IRWXU if kind == stat.S_IFDIR else stat.S_IRUSR
+    """Return the permissions without which a file's owner, bound by permissions, cannot read it."""
+    return stat.S_IRUSR | stat.S_IXUSR if kind == stat.S_IFDIR else stat.S_IRUSR
 
 
 def disk_mode(mode: int, kind: int, *, bound: bool) -> int:
@@ -87,7 +87,8 @@ def shown(status: os.stat_result, value: bytes | None) -> os.stat_result:
     if record is None:
         return status
     real = stat.S_IMODE(status.st_mode)
-    kept = any(real == disk_mode(record.mode, kind, bound=bound) for bound in (True, False))
+    modes = [disk_mode(record.mode, kind, bound=bound) for bound in (True, False)]
+    kept = real in {*modes, modes[0] | stat.S_IWUSR}  # the last one is that of a layer's root
     mode = kind | (record.mode if kept else real)
     _, (fields, named) = cast("tuple[Any, tuple[tuple[Any, ...], dict[str, Any]]]", status.__reduce__())
     return os.stat_result((mode, *fields[1:4], record.uid, record.gid, *fields[6:]), named)
@@ -132,8 +133,28 @@ def give(fd: int, uid: int, gid: int, mode: int, *, bound: bool) -> None:
     os.fchmod(fd, mode)
 
 
+def make_movable(root: int) -> None:
+    """Let the caller move a layer's root, an open directory of its own, whatever mode that has; what is shown stays.
+
+    To move a directory to another parent takes permission to write to it. Idempotent; does nothing for a process
+    that permissions do not bind.
+
+    Source: rename(2), heading *Errors*, ``EACCES``.
+    """
+    status = os.fstat(root)
+    if status.st_mode & stat.S_IWUSR or status.st_uid != os.geteuid() or not is_bound():
+        return
+    old = shown(status, read(root))
+    os.fchmod(root, stat.S_IRWXU)
+    mode = stat.S_IMODE(old.st_mode)
+    os.setxattr(root, XATTR, Record(old.st_uid, old.st_gid, mode).value(stat.S_IFDIR))
+    os.fchmod(root, disk_mode(mode, stat.S_IFDIR, bound=True) | stat.S_IWUSR)
+
+
 def make_usable(root: int) -> None:
     """Record modes that keep the caller from reading its own files below ``root``, then give it the permission.
+
+    Also from moving ``root`` itself: see `make_movable`.
 
     For a tree that somebody without privileges wrote to: it could not be copied
     or compared otherwise. What is shown stays the same. Other people's files are
@@ -143,6 +164,7 @@ def make_usable(root: int) -> None:
         return
     uid = os.geteuid()
     _open_up(root, os.fstat(root), uid)
+    make_movable(root)
     with trees.DirStack(root) as stack:
         for inside in stack.visit():
             inside.extend(_opened_up(stack.fd, uid))

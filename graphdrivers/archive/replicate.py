@@ -87,6 +87,7 @@ class _Replica:
         self, root: int, attributes: Attributes, dialect: Dialect, *, top: Node, source: int | None, made: Made | None
     ) -> None:
         mtime = attributes.copy(top, root)
+        attributes.finish_root(root)
         self._attributes = attributes
         self._dialect = dialect
         self._made = made

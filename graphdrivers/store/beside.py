@@ -32,7 +32,7 @@ def count(driver: Driver, sources: Sequence[Source], jobs: int | None) -> int:
     if not able or not _is_python() or len(sources) < 2:
         return 0
     if jobs is None:
-        jobs = min(len(os.sched_getaffinity(0)) // PROCESSORS, JOBS_MAX)
+        jobs = max(1, min(len(os.sched_getaffinity(0)) // PROCESSORS, JOBS_MAX))
         if any(source.distant for source in sources):
             jobs = max(jobs, DOWNLOADS)
         sizes = [WORTH if source.size is None else source.size for source in sources]

@@ -301,7 +301,8 @@ def test_how_many_processes(store: Store) -> None:
     source = Source(diff_id(b""), io.BytesIO)
     large, small = attrs.evolve(source, size=100 << 20), attrs.evolve(source, size=1 << 20)
     far = attrs.evolve(large, distant=True)
-    processors = len(os.sched_getaffinity(0))
+    all_of_them = os.sched_getaffinity(0)
+    processors = len(all_of_them)
 
     def count(*sources: Source, jobs: int | None = None) -> int:
         return beside.count(store.driver, sources, jobs)
@@ -309,6 +310,12 @@ def test_how_many_processes(store: Store) -> None:
     assert count(large) == count(large, jobs=8) == 0
     assert count(*[small] * 8) == 0
     assert count(*[large] * 8) == max(0, min(processors // 2, 4) - 1)
+    os.sched_setaffinity(0, {min(all_of_them)})
+    try:
+        assert count(*[large] * 8) == 0
+        assert count(*[far] * 8) == 2
+    finally:
+        os.sched_setaffinity(0, all_of_them)
     assert count(*[far] * 8) == max(2, count(*[large] * 8))
     assert count(far, small, small) == 0
     assert count(*[small] * 8, jobs=8) == 7

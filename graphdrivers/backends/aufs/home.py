@@ -114,14 +114,18 @@ class AufsDirs(LayerDirs):
         with self._lock():
             phases.write(self._phases, layer, phase, lasting=lasting and self.lasting)
 
-    def claimed(self, layer: str, *, wait: bool = True) -> contextlib.AbstractContextManager[bool]:
+    @contextlib.contextmanager
+    def claimed(self, layer: str, *, wait: bool = True) -> Iterator[bool]:
         """Keep other processes, for the time of a block, from bringing a layer to rest or to its mount.
 
         Whoever opens a home settles all that dead processes left, while others begin to use it. A phase that
         was read before the block has to be read again in it. See `locks.claimed`.
         """
-        folder = self.path(layer)
-        return locks.claimed(folder, wait=wait) if os.path.isdir(folder) else contextlib.nullcontext(enter_result=True)
+        mine = True
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(FileNotFoundError):  # somebody has just removed it
+                mine = stack.enter_context(locks.claimed(self.path(layer), wait=wait))
+            yield mine
 
     def come_to_rest(self, layer: str) -> None:
         """Say that a layer is at rest. Atomic, idempotent."""

@@ -152,16 +152,6 @@ class Devices:
         rests = [name.removeprefix(self._prefix) for name in dm.names() if name.startswith(self._prefix)]
         return [int(rest) for rest in rests if rest.isdecimal()]
 
-    def discard(self, node: str) -> None:
-        """Give all blocks of a device that it does not share back, also to the disk below."""
-        fd = os.open(node, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            size = struct.unpack("=Q", fcntl.ioctl(fd, _BLKGETSIZE64, bytes(8)))[0]
-            with contextlib.suppress(OSError):  # a full or read-only pool, a disk that cannot: deleting does the rest
-                fcntl.ioctl(fd, _BLKDISCARD, struct.pack("=2Q", 0, size))
-        finally:
-            os.close(fd)
-
     def _removed(self, device: dm.Device) -> bool:
         """Take a device away; false where it was opened meanwhile."""
         dm.forget_node(device.name)  # first: a plan that is still about must find nothing, not another device
@@ -176,6 +166,13 @@ class Devices:
 
     def _lease(self, number: int, *, shared: bool = True) -> locks.FileLock:
         return locks.FileLock(os.path.join(self._pool.home, "leases"), shared=shared, slot=number)
+
+
+def discard(opened: int) -> None:
+    """Give all blocks of an open device that it does not share back, also to the disk below."""
+    size = struct.unpack("=Q", fcntl.ioctl(opened, _BLKGETSIZE64, bytes(8)))[0]
+    with contextlib.suppress(OSError):  # a full or read-only pool, a disk that cannot: deleting does the rest
+        fcntl.ioctl(opened, _BLKDISCARD, struct.pack("=2Q", 0, size))
 
 
 def flush(node: str) -> None:

@@ -14,6 +14,7 @@ from graphdrivers.archive.entries import Node
 from graphdrivers.archive.equality import Proof
 from graphdrivers.kit import layerdirs
 from graphdrivers.linux import boot, durable
+from graphdrivers_devicemapper import devices
 from graphdrivers_devicemapper.devices import Devices
 from graphdrivers_devicemapper.numbers import Numbers, number_of
 from graphdrivers_devicemapper.pool import Pool
@@ -61,17 +62,24 @@ class ThinDirs(layerdirs.LayerDirs):
         for name in ("layers", "tmp"):
             durable.fsync_directory(os.path.join(self.home, name))
         self._devices.unlease(number, everybody=True)
-        with self._pool.locked():
-            self._pool.started()
+        opened = self._opened(number)
+        if opened is not None:
             try:
-                node = self._devices.activate(number)
-            except OSError:  # there is no such device, or it can be deleted only
-                node = ""
-        if node:
-            self._devices.discard(node)
+                devices.discard(opened)
+            finally:
+                os.close(opened)
         with self._pool.locked():
             self._pool.started()
             self._numbers.delete(number)
+
+    def _opened(self, number: int) -> int | None:
+        """Open a device, so that nobody tidies it away; ``None`` for one that is none, or can be deleted only."""
+        with self._pool.locked():
+            self._pool.started()
+            try:
+                return os.open(self._devices.activate(number), os.O_RDWR | os.O_CLOEXEC)
+            except OSError:
+                return None
 
 
 def bear(folder: str) -> None:

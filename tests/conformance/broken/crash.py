@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO, ClassVar
 
-from broken.flaws import tree_of
+from broken.flaws import below, tree_of
 from graphdrivers import errors
 from graphdrivers.backends.overlay.driver import OverlayDriver
 from graphdrivers.backends.vfs import VfsDriver
@@ -90,6 +90,8 @@ class Swapping(VfsDriver):
         if layer is not None:
             place = self._dirs.path(layer, "settling")
             os.rename(tree_of(self, layer), place)
+            for path, _ in below(place):
+                os.listxattr(path, follow_symlinks=False)
             os.rename(place, tree_of(self, layer))
 
 
