@@ -38,7 +38,7 @@ def opened(settings: Settings, *, durability: str = "layer") -> Iterator[Store]:
             raise
 
 
-def _tell_owner(settings: Settings, error: errors.LayerInUse) -> None:
+def _tell_owner(settings: Settings, error: "errors.LayerInUse") -> None:
     """Add what a layer of the store's own belongs to: its name says nothing to people."""
     from graphdrivers.cli import owners  # noqa: PLC0415 - every command starts with this module; for this error only
 
