@@ -76,7 +76,9 @@ def crun_as(uid: int, folder: pathlib.Path) -> subprocess.CompletedProcess[str]:
 
 
 def _crun(bundle: pathlib.Path, state: pathlib.Path) -> list[str]:
-    return ["crun", "--root", os.fspath(state), "run", "--bundle", os.fspath(bundle), "graphdrivers-test"]
+    # A name of our own: containers of one name share a control group, and the first to end would end the other.
+    name = f"graphdrivers-test-{os.getpid()}"
+    return ["crun", "--root", os.fspath(state), "run", "--bundle", os.fspath(bundle), name]
 
 
 def _privately(script: str, arguments: list[str]) -> subprocess.CompletedProcess[str]:
