@@ -61,8 +61,8 @@ def import_layers(
             # What starts processes takes 30 ms to be imported, and small images do without.
             from graphdrivers.store.parallel import Parallel  # noqa: PLC0415 - see above
 
-            several = Parallel(site, sources, stack, lease=lease, limits=limits, told=told, others=others)
-            return [*present, *several.layers(present)]
+            several = Parallel(site, sources, present, stack, lease=lease, limits=limits, told=told, others=others)
+            return [*present, *several.layers()]
         one = OneByOne(site, sources, stack, lease=lease, limits=limits, told=told)
         return [*present, *one.layers(present)]
 

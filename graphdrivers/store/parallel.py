@@ -49,6 +49,12 @@ class _Slot:
     scope: contextlib.ExitStack
     """Takes back, at its end, what was not acknowledged."""
     made: Made | None = None
+    """Once it is filled and sealed here."""
+
+    @property
+    def is_filled(self) -> bool:
+        """Whether those above it may look at it."""
+        return self.begun is None or self.made is not None
 
 
 class Parallel:
@@ -58,6 +64,7 @@ class Parallel:
         self,
         site: Site,
         sources: Sequence[Source],
+        present: Sequence[Layer],
         stack: contextlib.ExitStack,
         *,
         lease: str,
@@ -65,7 +72,10 @@ class Parallel:
         told: Watch,
         others: int,
     ) -> None:
-        """Start ``others`` beside this process; ``stack`` ends them, and takes back what was not acknowledged."""
+        """Start ``others`` beside this process, to make what stands on the layers that are ``present``.
+
+        ``stack`` ends them, and takes back what was not acknowledged.
+        """
         self._site = site
         self._sources = sources
         self._lease = lease
@@ -76,20 +86,18 @@ class Parallel:
         self._changed = threading.Condition()
         # Guarded by it; what lies at the end and above is not needed any more:
         self._slots: list[_Slot] = []
-        self._filled: set[int] = set()
         self._error: BaseException | None = None
         self._end = len(sources)
-        self._first = 0
+        self._first = len(present)
+        self._below = present[-1] if present else None
         self._done: list[Layer] = []
         stack.callback(self._take_back)
         self._beside = stack.enter_context(workers.started(site.driver, others))
         # Threads that wait for a process each, and one that acknowledges.
         self._threads = stack.enter_context(ThreadPoolExecutor(others + 1, "graphdrivers-import"))
 
-    def layers(self, present: Sequence[Layer]) -> list[Layer]:
-        """Make the layers above ``present``, and give them, lowest first."""
-        self._first = len(present)
-        self._below = present[-1] if present else None
+    def layers(self) -> list[Layer]:
+        """Make the layers, and give them, lowest first."""
         lowest = self._begin_next()  # before others can: this process is ready at once
         running = [self._threads.submit(self._acknowledge)]
         running += [self._threads.submit(self._unpack, worker) for worker in self._beside]
@@ -128,9 +136,9 @@ class Parallel:
                 slot = self._begun(number)
                 with self._changed:
                     self._slots.append(slot)
+                    self._changed.notify_all()
                 if slot.begun is not None:
                     return number
-                self._finish(number)
                 self._told.found(number, slot.layer)
         return None
 
@@ -175,8 +183,10 @@ class Parallel:
                 progress=lambda size: self._told.consumed(number, size),
                 wanted=lambda: number < self._end,
             )
-        slot.made = making.filled(self._site, slot.begun, filled.applied, filled.tar_size, source.diff_id)
-        self._finish(number)
+        made = making.filled(self._site, slot.begun, filled.applied, filled.tar_size, source.diff_id)
+        with self._changed:
+            slot.made = made
+            self._changed.notify_all()
 
     def _fill_here(self, number: int, job: Job) -> Filled:
         driver = cast("AppliesAhead", self._site.driver)
@@ -214,12 +224,6 @@ class Parallel:
             self._fail(error, number)
             raise
 
-    def _finish(self, number: int) -> None:
-        """Say that a layer is filled and sealed."""
-        with self._changed:
-            self._filled.add(number)
-            self._changed.notify_all()
-
     def _fail(self, error: BaseException, number: int) -> None:
         """Let a layer and all above it go; the first error is the one that is told."""
         with self._changed:
@@ -235,7 +239,8 @@ class Parallel:
                 raise _Over
 
     def _is_filled(self, number: int) -> bool:
-        return number < self._first or number in self._filled
+        index = number - self._first
+        return index < 0 or (index < len(self._slots) and self._slots[index].is_filled)
 
     def _take_back(self) -> None:
         """Take back, top first, what was not acknowledged."""
