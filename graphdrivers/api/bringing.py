@@ -6,16 +6,10 @@ import re
 from collections.abc import Callable, Sequence
 from typing import BinaryIO
 
-import attrs
-
-from graphdrivers.api import committing, images
-from graphdrivers.api.description import Description
+from graphdrivers.api import images
 from graphdrivers.api.images import Image
 from graphdrivers.images import image as sources
-from graphdrivers.images import opening
-from graphdrivers.images.descriptors import Platform
 from graphdrivers.images.reference import Reference
-from graphdrivers.images.rootfs import Kind
 from graphdrivers.model import DiffID, Limits
 from graphdrivers.store import images as records
 from graphdrivers.store import importing, leases, ledger
@@ -66,31 +60,6 @@ def bring(
         )
         records.put(site, record, names, blobs=blobs, lease=lease)
     return images.find(site, source.config_digest)
-
-
-def bring_path(
-    site: Site,
-    source: str | os.PathLike[str],
-    *,
-    names: Sequence[str] | None,
-    kind: str | None,
-    platform: str | Platform | None,
-    reference: str | None,
-    description: Description,
-    limits: Limits,
-    watch: Watch | None,
-    jobs: int | None,
-) -> Image:
-    """Bring in what lies at a path; see ``Store.import_image``. Without ``names`` it is called what it is there."""
-    known = None if kind is None else Kind(kind)
-    with opening.open_source(
-        source, kind=known, platform=platform, reference=reference, limits=limits, scratch=site.folder
-    ) as opened:
-        if isinstance(opened, sources.Image):
-            chosen = names_for(opened) if names is None else names
-            return bring(site, opened, chosen, limits=limits, watch=watch, jobs=jobs)
-        said = attrs.evolve(description, created_by=description.created_by or f"import {os.path.basename(source)}")
-        return committing.make_image(site, None, opened.layer, names or [], said, limits=limits, watch=watch)
 
 
 def names_for(source: sources.Image) -> list[str]:

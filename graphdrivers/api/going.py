@@ -1,18 +1,14 @@
 """Images on their way out of a store: to a file, a folder or a registry."""
 
 import functools
-from collections.abc import Mapping, Sequence
-from typing import BinaryIO
-
-import attrs
+from collections.abc import Mapping
 
 from graphdrivers.api.images import Image, full_reference
-from graphdrivers.api.lease import keeping
-from graphdrivers.images import descriptors, saving
+from graphdrivers.images import descriptors
 from graphdrivers.images.descriptors import Descriptor
 from graphdrivers.images.manifests import Manifest
 from graphdrivers.images.outgoing import OutgoingImage, OutgoingLayer
-from graphdrivers.model import DiffID, Digest, Progress
+from graphdrivers.model import DiffID, Digest
 from graphdrivers.store import images as records
 from graphdrivers.store import tars
 from graphdrivers.store.images import BlobRecord
@@ -36,36 +32,6 @@ def outgoing(site: Site, image: Image, repository: str | None = None) -> Outgoin
         manifest=image.manifest,
         manifest_type=image.manifest_type,
     )
-
-
-def save(
-    site: Site,
-    chosen: Sequence[tuple[Image, str | None]],
-    sink: BinaryIO,
-    *,
-    form: str,
-    compression: str,
-    source_date_epoch: int | None,
-    progress: Progress | None,
-) -> None:
-    """Write images, each with the name that it was asked for by, into one tar; see ``Store.save``."""
-    found = [_called(outgoing(site, image), name) for image, name in chosen]
-    epoch = source_date_epoch
-    with keeping(site, [image.top for image, _ in chosen]):
-        if form == "oci":
-            saving.save_oci(
-                found, sink, compression=compression, source_date_epoch=epoch, scratch=site.folder, progress=progress
-            )
-        elif form == "docker" and compression == "none":
-            saving.save_docker(found, sink, source_date_epoch=epoch, progress=progress)
-        else:
-            raise ValueError(f"no form {form!r} with compression {compression!r}")
-
-
-def _called(found: OutgoingImage, name: str | None) -> OutgoingImage:
-    """Let an image that was asked for by one of its references go under that name alone."""
-    reference = None if name is None else full_reference(name)
-    return attrs.evolve(found, names=(reference,)) if reference in found.names else found
 
 
 def relatives(site: Site, image: Image, repository: str) -> list[str]:

@@ -117,9 +117,9 @@ class Store:
         Raises:
             InvalidManifest, InvalidReference, BlobNotFound, DigestMismatch, ArchiveError: see `opening.open_source`.
         """
-        from graphdrivers.api import bringing  # noqa: PLC0415 - see TYPE_CHECKING above
+        from graphdrivers.api import reading  # noqa: PLC0415 - see TYPE_CHECKING above
 
-        return bringing.bring_path(
+        return reading.bring_path(
             self.site,
             source,
             names=None if name is None else [images.tag_reference(name)],
@@ -316,11 +316,11 @@ class Store:
             DigestMismatch, ArchiveError: a layer is damaged; the error names it.
             ValueError: an unknown form or compression.
         """
-        from graphdrivers.api import going  # noqa: PLC0415 - see TYPE_CHECKING above
+        from graphdrivers.api import saved  # noqa: PLC0415 - see TYPE_CHECKING above
 
         found = [(self._image(name), name if isinstance(name, str) else None) for name in names]
         epoch = source_date_epoch
-        going.save(
+        saved.save(
             self.site, found, sink, form=form, compression=compression, source_date_epoch=epoch, progress=progress
         )
 
