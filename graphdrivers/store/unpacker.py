@@ -9,12 +9,13 @@ hangs up, what is half made is removed and the program ends.
 
 import contextlib
 import importlib
+import pickle
 import signal
 import sys
 import time
 from collections.abc import Generator, Mapping
 from multiprocessing.connection import Connection
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import attrs
 
@@ -73,6 +74,27 @@ Told = int | Waits | Filled | Failed
 """What is told of a job: bytes of the tar that are consumed, and so on, last what came of it."""
 
 
+def tell(connection: Connection, value: object) -> None:
+    """Send a value.
+
+    Not `Connection.send`: it gives away a view of a buffer, and an error that lives on in a cycle with
+    that view makes the garbage collector of Python 3.13 print a `BufferError`.
+
+    Raises:
+        BrokenPipeError, ConnectionResetError: nobody is there any more.
+    """
+    connection.send_bytes(pickle.dumps(value))
+
+
+def hear(connection: Connection) -> Any:
+    """Receive what `tell` sent.
+
+    Raises:
+        EOFError, ConnectionResetError: nobody is there any more.
+    """
+    return pickle.loads(connection.recv_bytes())  # noqa: S301 - from a process of our own
+
+
 class Work:
     """The jobs of one process."""
 
@@ -84,15 +106,15 @@ class Work:
 
     def serve(self) -> None:
         """Open the driver, say so, and do jobs until nobody sends any more."""
-        setup: Setup = self._control.recv()
+        setup: Setup = hear(self._control)
         try:
             driver = setup.open()
         except (ImportError, AttributeError, errors.GraphDriverError, OSError):
             return  # it is found by the program that asks only (its main module); that one does the work then
-        self._control.send(None)
+        tell(self._control, None)
         while True:
-            job: Job = self._control.recv()
-            self._control.send(self._done(driver, job))
+            job: Job = hear(self._control)
+            tell(self._control, self._done(driver, job))
 
     def _done(self, driver: AppliesAhead, job: Job) -> Filled | Failed:
         try:
@@ -112,9 +134,9 @@ class Work:
             yield piece
 
     def _wait(self) -> None:
-        self._control.send(Waits())
+        tell(self._control, Waits())
         try:
-            self._control.recv()
+            hear(self._control)
         except EOFError:
             raise BrokenPipeError("the layer below was not made") from None
 
@@ -122,7 +144,7 @@ class Work:
         now = time.monotonic()
         if now - self._reported >= _REPORT_EVERY:
             self._reported = now
-            self._control.send(consumed)
+            tell(self._control, consumed)
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from graphdrivers import errors
 from graphdrivers.driver import Driver
 from graphdrivers.model import Progress
 from graphdrivers.store.filling import Filled, Job
-from graphdrivers.store.unpacker import Failed, Setup, Told, Waits
+from graphdrivers.store.unpacker import Failed, Setup, Told, Waits, hear, tell
 
 _PIECE = 1 << 20
 _HUNG_UP = (EOFError, BrokenPipeError, ConnectionResetError)
@@ -58,7 +58,7 @@ class Worker:
     def is_ready(self) -> bool:
         """Wait until it has opened the driver; false where it could not. To be asked once, before the first job."""
         try:
-            self._control.recv()
+            hear(self._control)
         except _HUNG_UP:
             return False
         return True
@@ -87,7 +87,7 @@ class Worker:
         """
         sent = self._sender.submit(self._send, open_tar, wanted)
         try:
-            self._control.send(job)
+            tell(self._control, job)
             result = self._result(ready, progress)
         except _HUNG_UP as error:
             raise errors.UnpackerDied(job.layer, self._process.wait()) from error
@@ -114,12 +114,12 @@ class Worker:
 
     def _result(self, ready: Callable[[], object], progress: Progress) -> Filled | Failed:
         while True:
-            told: Told = self._control.recv()
+            told: Told = hear(self._control)
             if isinstance(told, Filled | Failed):
                 return told
             if isinstance(told, Waits):
                 ready()
-                self._control.send(None)
+                tell(self._control, None)
             else:
                 progress(told)
 
@@ -173,7 +173,7 @@ def _started(driver: Driver) -> Iterator[Worker]:
     worker = Worker(process, control, stream, ThreadPoolExecutor(1, "graphdrivers-send"))
     try:
         with contextlib.suppress(*_HUNG_UP):
-            control.send(Setup.of(driver))
+            tell(control, Setup.of(driver))
         yield worker
     finally:
         worker.close()
