@@ -157,40 +157,45 @@ def sweep(inside: int) -> None:
     Nothing is done by a user who may not.
     """
     with contextlib.suppress(OSError):
-        for group in _groups(inside, _LEVEL, _LEVEL | _NUMBERS):
-            first, last = Key(group, ioctls.QGROUP_RELATION, 0), Key(group, ioctls.QGROUP_RELATION, _NONE)
-            members = [key.offset for key, _ in ioctls.search(inside, QUOTA_TREE, first, last)]
-            for one in (*members, group):
-                _remove_stale(inside, one)
-        for one, counted in _groups(inside, ioctls.FIRST_INODE, _NUMBERS).items():
-            if (counted.referenced, counted.exclusive) == (0, 0) and not _is_limited(inside, one):
-                _remove_stale(inside, one)
+        above, plain = _groups(inside, _LEVEL), _groups(inside, 0)
+        ours = {one for group in above for one in (group, *_members(inside, group)) if one in above or one in plain}
+        idle = {one for one, counted in plain.items() if one >= ioctls.FIRST_INODE and counted == Usage(0, 0)}
+        there = _subvolumes(inside) if ours or idle else set()
+        for one in sorted(one for one in ours | idle if one & _NUMBERS not in there):  # members before their group
+            if one in ours or not _is_limited(inside, one):
+                with contextlib.suppress(OSError):  # it still counts something
+                    ioctls.remove_qgroup(inside, one)
 
 
-def _groups(inside: int, first: int, last: int) -> dict[int, Usage]:
-    """Give the qgroups from one number to another, each with what it has counted."""
-    keys = Key(0, ioctls.QGROUP_INFO, first), Key(0, ioctls.QGROUP_INFO, last)
-    found = ioctls.search(inside, QUOTA_TREE, *keys)
-    return {key.offset: Usage(*_USAGE.unpack_from(content)) for key, content in found}
+def _groups(inside: int, level: int) -> dict[int, Usage]:
+    """Give the qgroups of a level, each with what it has counted.
+
+    Those of the running transaction are left out: that of a new subvolume is there a moment before the subvolume.
+    """
+    running = ioctls.generation(inside)
+    keys = Key(0, ioctls.QGROUP_INFO, level), Key(0, ioctls.QGROUP_INFO, level | _NUMBERS)
+    return {
+        key.offset: Usage(*_USAGE.unpack_from(content))
+        for key, content in ioctls.search(inside, QUOTA_TREE, *keys)
+        if _FIRST.unpack_from(content)[0] < running
+    }
+
+
+def _members(inside: int, group: int) -> list[int]:
+    keys = Key(group, ioctls.QGROUP_RELATION, 0), Key(group, ioctls.QGROUP_RELATION, _NONE)
+    return [key.offset for key, _ in ioctls.search(inside, QUOTA_TREE, *keys)]
+
+
+def _subvolumes(inside: int) -> set[int]:
+    """Give the numbers of all subvolumes, also of those that are deleted and not cleaned up yet."""
+    keys = Key(ioctls.FIRST_INODE, ioctls.ROOT_ITEM, 0), Key(_NUMBERS, ioctls.ROOT_ITEM, _NONE)
+    found = ioctls.search(inside, ioctls.ROOT_TREE, *keys)
+    return {key.objectid for key, _ in found if key.type == ioctls.ROOT_ITEM}
 
 
 def _is_limited(inside: int, number: int) -> bool:
     found = _item(inside, Key(0, ioctls.QGROUP_LIMIT, number))
     return found is not None and bool(_FIRST.unpack_from(found)[0])
-
-
-def _remove_stale(inside: int, number: int) -> None:
-    """Remove a qgroup whose subvolume is gone.
-
-    One of the running transaction is left: that of a new subvolume is there a moment before the subvolume.
-    """
-    counted = _item(inside, Key(0, ioctls.QGROUP_INFO, number))
-    if counted is None or _FIRST.unpack_from(counted)[0] >= ioctls.generation(inside):
-        return
-    first, last = Key(number & _NUMBERS, ioctls.ROOT_ITEM, 0), Key(number & _NUMBERS, ioctls.ROOT_ITEM, _NONE)
-    if not [key for key, _ in ioctls.search(inside, ioctls.ROOT_TREE, first, last)]:
-        with contextlib.suppress(OSError):  # it still counts something
-            ioctls.remove_qgroup(inside, number)
 
 
 def tried(folder: str) -> Refusal | None:
