@@ -298,17 +298,20 @@ def _refuse(present: list[Held], wanted: Held) -> None:
 def _mounted(site: Site, wanted: Held, plan: Sequence[Mount], note: Callable[[Step], object], *, own: bool) -> Held:
     """Mount a layer. Its row comes first, as this process's: were it to die in between, that is found and undone."""
     held = _record(site, attrs.evolve(wanted, holder=Holder.here()), note)
+    may_be_mounted = True
     try:
         with mount_point_made(held.target) if own else contextlib.nullcontext():
-            mounts.attach(plan, held.target)
-        try:
-            if wanted.holder is None:
-                with site.database.write() as step:
-                    step.execute("UPDATE mounts SET holder = NULL WHERE mount_id = ?", (held.mount_id,))
-        except BaseException:
-            _detach(site, held, [], lazy=True)
-            raise
+            try:
+                mounts.attach(plan, held.target)
+            except (errors.GraphDriverError, OSError, ValueError):  # but not Ctrl-C, which is told when it is mounted
+                may_be_mounted = False
+                raise
+        if wanted.holder is None:
+            with site.database.write() as step:
+                step.execute("UPDATE mounts SET holder = NULL WHERE mount_id = ?", (held.mount_id,))
     except BaseException:
+        if may_be_mounted:
+            _detach(site, held, [], lazy=True)
         _forget(site, held)
         raise
     return attrs.evolve(held, holder=wanted.holder)

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import attrs
 import pytest
@@ -16,7 +17,8 @@ from storetools import forked, held_child, in_child, layout_of, mounted_in, whol
 from graphdrivers import Container, Store, errors
 from graphdrivers.linux import mountinfo, mounts
 from graphdrivers.model import Mount
-from graphdrivers.store import mounted, recover
+from graphdrivers.store import holders, mounted, recover
+from graphdrivers.store.holders import Holder
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 
@@ -293,6 +295,29 @@ def test_a_mount_that_fails_leaves_nothing(store: Store, box: Container, monkeyp
     assert rows(store) == 0
 
 
+@pytest.mark.parametrize("where", ["own", "target"])
+def test_an_interrupt_when_it_is_mounted(
+    store: Store, box: Container, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """Ctrl-C that is told when the kernel has mounted leaves no mount, no folder and no row."""
+    attach = mounts.attach
+    target = tmp_path / "target"
+    target.mkdir()
+
+    def interrupted(*args: Any) -> None:
+        attach(*args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(mounts, "attach", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        box.mount(target, keep=True) if where == "target" else store.mount_image("image", keep=True)
+    monkeypatch.undo()
+
+    assert rows(store) == 0
+    assert mounted_in(tmp_path) == []
+    whole(store)
+
+
 def test_another_mount_namespace(opened: Callable[..., Store], store: Store, box: Container, driver: str) -> None:
     """What is mounted in another namespace is not there for us: no empty folder is given for it, nor is it undone."""
     work = in_namespace(lambda: opened().container("box").mount(keep=True))
@@ -373,6 +398,17 @@ def test_another_pid_namespace(store: Store, box: Container) -> None:
     assert box.mounts() == []
     with box.mount() as mine:
         assert (mine.path / "etc/motd").exists()
+
+
+def test_a_forked_process_in_another_pid_namespace(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that was forked from a process that has the store open holds a lock of its own, as soon as it uses it."""
+    with held_child(store.images) as child:
+        holder = attrs.evolve(Holder.here(), pid=child.pid, started=holders._started(child.pid))
+        monkeypatch.setattr(holders, "_started", lambda _pid: None)  # as if it had no number here
+        assert store.site.is_alive(holder)
+        child.kill()
+        child.wait()
+        assert not store.site.is_alive(holder)
 
 
 def test_a_removed_layer_is_not_mounted(store: Store, box: Container) -> None:
