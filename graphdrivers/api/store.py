@@ -412,10 +412,14 @@ class Store:
 
         Args:
             name: a container, an image or a layer.
-            seconds: how long, also beyond this process; by default until it is released, or this process ends.
+            seconds: how long (a century at most), also beyond this process; by default until it is released, or this
+                process ends.
 
         Raises:
             ObjectNotFound, AmbiguousName: see `find`.
+            ImageNotFound: an image without layers.
+            LayerNotFound: it was removed a moment ago.
+            ValueError: ``seconds`` are no length of a lease.
         """
         layer = self.find(name).layer
         if layer is None:

@@ -10,6 +10,9 @@ from graphdrivers.store.site import Site
 
 SECOND = 10**9
 
+SECONDS_MAX = 100 * 366 * 86400
+"""The longest lease, a century; SQLite's integers end 292 years after 1970."""
+
 
 def take(site: Site, layer: str, seconds: float | None = None) -> str:
     """Keep a layer, and so all below it; give the lease, for `end`. Atomic.
@@ -21,7 +24,12 @@ def take(site: Site, layer: str, seconds: float | None = None) -> str:
 
     Raises:
         LayerNotFound: it is not there, or out of use already.
+        ValueError: ``seconds`` are no length of a lease.
     """
+    if seconds is not None and not 0 <= seconds <= SECONDS_MAX:
+        raise ValueError(
+            f"a lease cannot last {seconds} seconds: 0 to {SECONDS_MAX}, or None for as long as this process"
+        )
     lease = os.urandom(16).hex()
     expires = None if seconds is None else ledger.now() + int(seconds * SECOND)
     with site.database.write(durable=seconds is not None and site.is_durable) as step:

@@ -83,5 +83,7 @@ def _begin(place: str, database: Database, driver: Driver) -> None:
     made_with = _driver_of(database)
     if made_with != driver.name:
         raise errors.PriorDriverState(place, (str(made_with),), driver.name)
-    for folder in (os.path.join(place, "store"), place, os.path.dirname(place)):
+    for folder in (os.path.join(place, "store"), place):
         durable.fsync_directory(folder)
+    with contextlib.suppress(PermissionError):  # who may not read it did not make the store's folder in it just now
+        durable.fsync_directory(os.path.dirname(place))
