@@ -375,11 +375,11 @@ def _made(
         begin: records what else has to stand before the driver is asked.
         cancel: takes that back.
     """
-    with site.database.write() as step:
-        for name, parent in layers:
-            ledger.intend(step, name, parent, Holder.here())
-        begin(step)
     try:
+        with site.database.write() as step:
+            for name, parent in layers:
+                ledger.intend(step, name, parent, Holder.here())
+            begin(step)
         with site.syncing() as sync:
             fill()
             sync()

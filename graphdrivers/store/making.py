@@ -97,9 +97,9 @@ def intended(site: Site, parent: Layer | None) -> Iterator[Begun]:
     What was not acknowledged when the block ends is removed again.
     """
     begun = Begun(names.image_layer(), parent, lambda: None)
-    with site.database.write() as step:
-        ledger.intend(step, begun.name, begun.below, Holder.here())
     try:
+        with site.database.write() as step:
+            ledger.intend(step, begun.name, begun.below, Holder.here())
         with site.syncing() as sync:
             yield attrs.evolve(begun, sync=sync)
     except BaseException:

@@ -1,8 +1,10 @@
 """Containers through the Python door: made, branched, taken back, compared and removed."""
 
 import contextlib
+import itertools
 import os
 import pathlib
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +13,7 @@ from storetools import BASE, Say, Tree, all_at_once, layout_of, mounted_in, show
 from graphdrivers import Container, Store, errors, open_store
 from graphdrivers.store import containers, images, ledger
 from graphdrivers.store.check import FaultKind
+from graphdrivers.store.database import Database, Step
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 
@@ -242,6 +245,43 @@ def test_a_cut_branch_goes_on(store: Store, box: Container) -> None:
     store.driver.seal(box.record().layer)
     box.remove()
     store.container("fork").remove()
+    whole(store)
+
+
+@pytest.mark.parametrize("operation", ["create", "fork", "checkpoint", "commit"])
+def test_an_interrupt_behind_each_step(
+    store: Store, box: Container, monkeypatch: pytest.MonkeyPatch, operation: str
+) -> None:
+    """Ctrl-C that is told when a step of the ledger is done leaves nothing half done, in a process that goes on too."""
+    write(store, "box", {"new": "1"})
+    box.checkpoint("kept")
+    real = Database.write
+    for number in itertools.count(1):
+        write(store, "box", {"new": "2"})
+        left = itertools.count(number - 1, -1)
+
+        @contextlib.contextmanager
+        def interrupted(self: Database, *, durable: bool = False, left: Iterator[int] = left) -> Iterator[Step]:
+            with real(self, durable=durable) as step:
+                yield step
+            if threading.current_thread() is threading.main_thread() and next(left) == 0:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+            patch.setattr(Database, "write", interrupted)
+            operations = {
+                "create": lambda: store.create("image"),
+                "fork": lambda: box.fork(os.urandom(4).hex()),
+                "checkpoint": box.checkpoint,
+                "commit": lambda: store.commit(box),
+            }
+            operations[operation]()
+            break
+        unfinished = (
+            "SELECT state FROM layers WHERE state = 'making' UNION ALL SELECT name FROM containers WHERE NOT ready"
+        )
+        assert store.site.database.read(unfinished) == []
+    assert number > 1
     whole(store)
 
 
