@@ -15,7 +15,7 @@ from collections.abc import Set as AbstractSet
 import attrs
 
 from graphdrivers import errors
-from graphdrivers.linux import mountinfo, mounts
+from graphdrivers.linux import mountinfo, mounts, namespaces
 from graphdrivers.linux.boot import boot_id
 from graphdrivers.linux.locks import FileLock
 from graphdrivers.linux.mountinfo import MountPoint
@@ -118,7 +118,7 @@ def release(site: Site, held: Held, *, lazy: bool = False) -> bool:
         if last and held.attached and held.boot == boot_id():
             if held.namespace == mount_namespace():
                 _detach(site, held, others, lazy=lazy)
-            elif _namespace_lives(held.namespace):
+            elif namespaces.lives(held.namespace):
                 raise errors.LayerInUse(held.layer, f"at {held.target!r} in another mount namespace")
         try:
             if last and not any(one.writable for one in others):
@@ -236,7 +236,7 @@ def _present(site: Site, held: Held, table: AbstractSet[str]) -> Held | None:
         moved = _moved_to(site, held)
         return None if moved is None else attrs.evolve(held, target=moved)
     # What a dead process mounted in another namespace stays mounted for as long as that lives.
-    over = (dead or held.holder is None) and not _namespace_lives(held.namespace)
+    over = (dead or held.holder is None) and not namespaces.lives(held.namespace)
     return None if over else held
 
 
@@ -441,13 +441,3 @@ def _place_of(site: Site, column: object) -> str:
     if not place.startswith("/") or "\0" in place:
         raise errors.StoreCorrupt(site.database.path, f"nothing can be mounted at {column!r:.200}")
     return place
-
-
-def _namespace_lives(namespace: str) -> bool:
-    """Say whether any process that we can see is in a mount namespace."""
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            with contextlib.suppress(OSError):
-                if mount_namespace(name) == namespace:
-                    return True
-    return False

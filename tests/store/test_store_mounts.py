@@ -17,8 +17,7 @@ from storetools import forked, held_child, in_child, layout_of, mounted_in, whol
 from graphdrivers import Container, Store, errors
 from graphdrivers.linux import mountinfo, mounts
 from graphdrivers.model import Mount
-from graphdrivers.store import holders, mounted, recover
-from graphdrivers.store.holders import Holder
+from graphdrivers.store import mounted, recover
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 
@@ -398,17 +397,6 @@ def test_another_pid_namespace(store: Store, box: Container) -> None:
     assert box.mounts() == []
     with box.mount() as mine:
         assert (mine.path / "etc/motd").exists()
-
-
-def test_a_forked_process_in_another_pid_namespace(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that was forked from a process that has the store open holds a lock of its own, as soon as it uses it."""
-    with held_child(store.images) as child:
-        holder = attrs.evolve(Holder.here(), pid=child.pid, started=holders._started(child.pid))
-        monkeypatch.setattr(holders, "_started", lambda _pid: None)  # as if it had no number here
-        assert store.site.is_alive(holder)
-        child.kill()
-        child.wait()
-        assert not store.site.is_alive(holder)
 
 
 def test_a_removed_layer_is_not_mounted(store: Store, box: Container) -> None:
