@@ -48,7 +48,11 @@ Values = Sequence[object] | Mapping[str, object]
 
 
 class Database:
-    """Connections to one ledger, one for each thread; open for as long as the store is."""
+    """Connections to one ledger, one for each thread; open for as long as the store is.
+
+    What reads or writes may raise StoreCorrupt (it is damaged, or a step would contradict it), and OSError where the
+    disk or the user's rights refuse it.
+    """
 
     def __init__(self, folder: str) -> None:
         """Open the ledger in ``folder`` (which exists), making or migrating it.

@@ -9,7 +9,7 @@ import attrs
 from graphdrivers.archive import compression
 from graphdrivers.linux.locks import FileLock
 from graphdrivers.model import ChainID, DiffID, Limits
-from graphdrivers.store import ledger, making, names
+from graphdrivers.store import leases, ledger, names
 from graphdrivers.store.ledger import Layer
 from graphdrivers.store.site import Site
 
@@ -95,6 +95,6 @@ def hold(site: Site, chains: Sequence[ChainID], lease: str) -> list[Layer]:
             layer = ledger.find_chain(site.database, chain)  # again: it may just have been collected
             if layer is None:
                 break
-            making.hold(step, lease, layer.name)
+            leases.hold(step, lease, layer.name)
             found.append(layer)
     return found

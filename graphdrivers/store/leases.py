@@ -5,7 +5,9 @@ import os
 from collections.abc import Iterator
 
 from graphdrivers import errors
-from graphdrivers.store import ledger, making
+from graphdrivers.store import ledger
+from graphdrivers.store.database import Step
+from graphdrivers.store.holders import Holder
 from graphdrivers.store.site import Site
 
 SECOND = 10**9
@@ -35,8 +37,14 @@ def take(site: Site, layer: str, seconds: float | None = None) -> str:
     with site.database.write(durable=seconds is not None and site.is_durable) as step:
         if not step.execute("SELECT 1 FROM layers WHERE name = ? AND state = 'ready'", (layer,)).fetchone():
             raise errors.LayerNotFound(layer)
-        making.hold(step, lease, layer, expires=expires)
+        hold(step, lease, layer, expires=expires)
     return lease
+
+
+def hold(step: Step, lease: str, layer: str, *, expires: int | None = None) -> None:
+    """Let a lease keep a layer: until a time (in ns since the epoch), or as long as this process lives."""
+    values = (lease, layer, expires, None if expires is not None else str(Holder.here()))
+    step.execute("INSERT OR REPLACE INTO leases (lease, layer, expires, holder) VALUES (?, ?, ?, ?)", values)
 
 
 @contextlib.contextmanager

@@ -229,7 +229,7 @@ def test_a_lease_with_an_end(store: Store, tars: list[bytes]) -> None:
     """A lease with an end holds until then, not longer."""
     (layer,) = bring(store.site, tars[0])
     with store.site.database.write() as step:
-        making.hold(step, "until", layer.name, expires=ledger.now() + 10**15)
+        leases.hold(step, "until", layer.name, expires=ledger.now() + 10**15)
     leases.end(store.site, "lease")
     assert store.unused() == []
     with store.site.database.write() as step:
