@@ -44,8 +44,9 @@ def bring(
             for layer in source.layers
         ]
         layers = importing.import_layers(site, wanted, lease=lease, limits=limits, watch=watch, jobs=jobs)
+        origin = os.fsencode(source.source).decode(errors="backslashreplace")  # a path may be no text
         blobs = [
-            BlobRecord(layer.digest, layer.diff_id, layer.size, layer.media_type, source.source)
+            BlobRecord(layer.digest, layer.diff_id, layer.size, layer.media_type, origin)
             for layer in source.layers
             if layer.digest is not None
         ]

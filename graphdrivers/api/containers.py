@@ -29,7 +29,8 @@ class Container:
     """One container; usable as long as its store is open.
 
     As a context manager it is a throw-away one: leaving the block removes it
-    (what was committed stays). Without, it stays until `remove`.
+    (what was committed stays). Without, it stays until `remove`. After that,
+    whoever removed it, each verb raises ContainerNotFound.
     """
 
     def __init__(self, site: Site, record: containers.Container) -> None:

@@ -57,7 +57,7 @@ def open_store(
         PriorDriverState: the store was made with another driver.
         UnsafeStore: ``root`` belongs to another user, or others may write to it.
         DriverUnavailable, DriverNotFound, DriverConflict, InvalidOption: see `load_driver`.
-        StoreVersion, StoreCorrupt: a newer release wrote it, or its ledger is damaged.
+        StoreVersion, StoreCorrupt, LockTimeout: its ledger is of a newer release, damaged, or written to for a minute.
         ValueError: an unknown durability.
     """
     site, problems = open_site(os.fspath(root), driver=driver, options=options, durability=Durability(durability))
@@ -65,7 +65,11 @@ def open_store(
 
 
 class Store:
-    """An open store; a context manager."""
+    """An open store; a context manager.
+
+    Beside what each verb names, all may raise OSError, LockTimeout and StoreCorrupt (see `open_store`); those that are
+    given a name to look up ImageNotFound, ContainerNotFound or AmbiguousName, one to give InvalidReference.
+    """
 
     def __init__(self, site: Site, problems: list[Problem]) -> None:
         """Take over what `opening.open_site` gave; see `open_store`."""
@@ -116,6 +120,8 @@ class Store:
 
         Raises:
             InvalidManifest, InvalidReference, BlobNotFound, DigestMismatch, ArchiveError: see `opening.open_source`.
+            ChainTooDeep, UnpackerDied: see `importing.import_layers`.
+            ValueError: an unknown kind.
         """
         from graphdrivers.api import reading  # noqa: PLC0415 - see TYPE_CHECKING above
 
@@ -218,7 +224,7 @@ class Store:
             size: limit of the writable layer in bytes; needs ``capabilities.quota``.
 
         Raises:
-            ContainerExists, InvalidContainerName, ImageNotFound
+            ContainerExists, InvalidContainerName, ImageNotFound, ChainTooDeep
             NotSupported: this driver cannot limit sizes here.
         """
         chosen = self._image(image)
@@ -380,6 +386,7 @@ class Store:
         Raises:
             ImageNotFound, InvalidReference
             AuthenticationFailed, RegistryError: the registry refuses, or cannot be reached.
+            ValueError: an unknown compression.
         """
         from graphdrivers.api import registries  # noqa: PLC0415 - see TYPE_CHECKING above
 
@@ -412,10 +419,12 @@ class Store:
 
         Args:
             name: a container, an image or a layer.
-            seconds: how long, also beyond this process; by default until it is released, or this process ends.
+            seconds: how long, a century at most, also beyond this process; by default until its end or `Lease.release`.
 
         Raises:
             ObjectNotFound, AmbiguousName: see `find`.
+            ImageNotFound, LayerNotFound: it has no layers, or was removed a moment ago.
+            ValueError: ``seconds`` are no length of a lease.
         """
         layer = self.find(name).layer
         if layer is None:

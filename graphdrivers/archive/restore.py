@@ -5,6 +5,7 @@ file that changed is named; with `Damages` all of them are, in one pass.
 """
 
 import enum
+import errno
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
@@ -29,6 +30,9 @@ _PATH_MAX = 1 << 20
 _LITERAL_MAX = 1 << 24
 _GROUP_MAX = 1 << 20
 _ZEROS = bytes(PIECE)
+
+LACKING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""Errors of who reads, which say nothing about what is read."""
 
 
 class DamageKind(enum.StrEnum):
@@ -209,6 +213,8 @@ class _Content:
 
     def _tell(self, path: bytes, kind: DamageKind, offset: int, error: OSError | None = None) -> None:
         """Tell of a file's first damage."""
+        if error is not None and error.errno in LACKING:
+            raise error
         if path not in self._told:
             self._told.add(path)
             self._damages(Damage(path, kind, offset, "" if error is None else os.strerror(error.errno or 0).lower()))

@@ -1,9 +1,14 @@
-"""Which privileges the process has: user namespace, capabilities, mapped owners."""
+"""Which privileges the process has: user namespace, capabilities, mapped owners; and mount namespaces."""
 
+import contextlib
+import ctypes
 import errno
 import fcntl
 import os
+import struct
 import sys
+
+from graphdrivers.linux.libc import system_call
 
 _CAPABILITIES = {
     "CAP_CHOWN": 0,
@@ -32,6 +37,15 @@ _INITIAL_USER_NAMESPACE = 0xEFFFFFFD
 _GET_MNTNS_ID = 0x8008B705
 """``NS_GET_MNTNS_ID`` of Linux ``include/uapi/linux/nsfs.h`` (Linux 6.10)."""
 
+_LISTMOUNT = 458
+_REQUEST = struct.Struct("=IIQQQ")
+"""``struct mnt_id_req`` of Linux ``include/uapi/linux/mount.h``: size, 0, mount, last mount, mount namespace."""
+
+_ROOT = (1 << 64) - 1
+"""``LSMT_ROOT``."""
+
+_listmount = system_call(ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint)
+
 
 def mount_namespace(pid: int | str = "self") -> str:
     """Give what tells a process's mount namespace from others: its number that is never used again, where there is one.
@@ -51,6 +65,25 @@ def mount_namespace(pid: int | str = "self") -> str:
         return os.readlink(path)
     finally:
         os.close(opened)
+
+
+def lives(namespace: str) -> bool:
+    """Say whether a mount namespace (see `mount_namespace`) is there still, as far as we can tell.
+
+    The kernel tells it of any (listmount(2), Linux 6.11) to who may administer it. Others, and older kernels, know of
+    those that processes are in which they can see: not of those of another PID namespace beside their own.
+    """
+    number = str(namespace).removeprefix("mnt:")
+    if number.isdecimal() and len(number) < 20:  # what was read from a disk may be anything
+        request = _REQUEST.pack(_REQUEST.size, 0, _ROOT, 0, int(number))
+        if _listmount(_LISTMOUNT, request, ctypes.create_string_buffer(8), 1, 0) >= 0:
+            return True
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError):
+                if mount_namespace(name) == namespace:
+                    return True
+    return False
 
 
 def has_capability(name: str) -> bool:

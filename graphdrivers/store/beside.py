@@ -37,7 +37,7 @@ def count(driver: Driver, sources: Sequence[Source], jobs: int | None) -> int:
             jobs = max(jobs, DOWNLOADS)
         sizes = [WORTH if source.size is None else source.size for source in sources]
         jobs = min(jobs, 1 + (sum(sizes) - max(sizes)) // WORTH)
-    return min(jobs, len(sources)) - 1
+    return max(0, min(jobs, len(sources)) - 1)
 
 
 def _is_python() -> bool:

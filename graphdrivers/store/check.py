@@ -11,7 +11,7 @@ from typing import BinaryIO, cast
 import attrs
 
 from graphdrivers import errors
-from graphdrivers.archive.restore import Damage
+from graphdrivers.archive.restore import LACKING, Damage
 from graphdrivers.archive.verify import Finding, FindingKind, verify
 from graphdrivers.driver import Driver
 from graphdrivers.model import LayerRecord
@@ -68,6 +68,9 @@ def check(site: Site, *, deep: bool = False, observe: Observe | None = None) -> 
             hold there can be judged only when it is whole again. A layer that
             is lost is not read, nor what stands on one that cannot be read.
         observe: told how it goes.
+
+    Raises (while iterating):
+        OSError: ``EMFILE``, ``ENFILE``, ``ENOMEM``: that says nothing about a layer.
     """
     for complaint in site.database.is_sound():
         yield Fault(FaultKind.LEDGER, "", "", complaint)
@@ -165,6 +168,8 @@ def _found(site: Site, layer: Layer) -> Iterator[_Found]:
                 detail = f"no file's checksum is wrong, but together they are {are}, not {should}"
                 yield _Found(Fault(FaultKind.DAMAGED, layer.name, "", detail))
     except (errors.GraphDriverError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in LACKING:
+            raise
         yield _Found(Fault(FaultKind.DAMAGED, layer.name, "", str(error)))
 
 

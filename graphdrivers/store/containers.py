@@ -24,6 +24,9 @@ from graphdrivers.store.site import Site
 
 COLUMNS = "container_id, name, image_id, init, layer, size, touched, created"
 
+_SIZE_MAX = (1 << 63) - 1
+"""Bytes; neither SQLite nor a file system knows more."""
+
 Done = TypeVar("Done")
 
 CREATED = "created"
@@ -89,6 +92,10 @@ def create(
         ImageNotFound, LayerNotFound: the image was removed.
         NotSupported: the driver cannot limit sizes here.
     """
+    if size is not None and not 0 < size <= _SIZE_MAX:
+        raise errors.NotSupported(
+            site.driver.name, f"{size} bytes are no size of a layer", "ask for one byte or more, and fewer than 2^63"
+        )
     container_id = os.urandom(32).hex()
     chosen = names.validate_container_name(container_id[:12] if name is None else name)
     layer = names.container_layer(container_id)
@@ -198,14 +205,17 @@ def checkpoint(site: Site, container: Container, point: str | None = None) -> Ch
         CheckpointExists, InvalidContainerName, ChainTooDeep
     """
     with site.lock(f"container:{container.container_id}"):
-        taken = {one.point for one in points_of(site, container)} | {CREATED}
+        before = _kept(site, container)
+        taken = {one.point for one in before} | {CREATED}
         if point is None:
             point = next(str(number) for number in range(1, len(taken) + 2) if str(number) not in taken)
         names.validate_container_name(point)
         if point in taken:
             raise errors.CheckpointExists(container.name, point)
         branch = _branch(site, container.container_id)
-        kept = Checkpoint(point, branch.layer, ledger.now())
+        # The latest one by its time, too, where the clock was set back meanwhile.
+        created = max([ledger.now(), *(one.created + 1 for one in before)])
+        kept = Checkpoint(point, branch.layer, created)
 
         def note(step: Step) -> None:
             branch.note(step)
@@ -379,11 +389,11 @@ def _made(
         begin: records what else has to stand before the driver is asked.
         cancel: takes that back.
     """
-    with site.database.write() as step:
-        for name, parent in layers:
-            ledger.intend(step, name, parent, Holder.here())
-        begin(step)
     try:
+        with site.database.write() as step:
+            for name, parent in layers:
+                ledger.intend(step, name, parent, Holder.here())
+            begin(step)
         with site.syncing() as sync:
             fill()
             sync()

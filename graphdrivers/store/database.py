@@ -48,7 +48,11 @@ Values = Sequence[object] | Mapping[str, object]
 
 
 class Database:
-    """Connections to one ledger, one for each thread; open for as long as the store is."""
+    """Connections to one ledger, one for each thread; open for as long as the store is.
+
+    What reads or writes may raise StoreCorrupt (it is damaged, or a step would contradict it), and OSError where the
+    disk or the user's rights refuse it.
+    """
 
     def __init__(self, folder: str) -> None:
         """Open the ledger in ``folder`` (which exists), making or migrating it.
@@ -64,6 +68,8 @@ class Database:
         self._local = threading.local()
         self._all: list[tuple[threading.Thread, sqlite3.Connection]] = []
         self._inherited: list[object] = []
+        self.after_fork: Callable[[], object] = bool
+        """Called in a process that was forked from one that opened the ledger, before it first uses it."""
         self._pid = os.getpid()
         self._guard = threading.Lock()
         try:
@@ -94,8 +100,8 @@ class Database:
         """Let all that this thread reads in the block be of one moment. Not reentrant; no `write` in it."""
         connection = self._connection()
         with self._told():
-            connection.execute("BEGIN")
             try:
+                connection.execute("BEGIN")
                 yield
             finally:
                 if connection.in_transaction:
@@ -118,12 +124,12 @@ class Database:
             if getattr(self._local, "durable", None) is not durable:
                 connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
                 self._local.durable = durable
-            connection.execute("BEGIN IMMEDIATE")
             try:
+                connection.execute("BEGIN IMMEDIATE")  # in here: Ctrl-C while it waits is told when it has begun
                 yield connection
                 connection.execute("COMMIT")
             except BaseException:
-                if connection.in_transaction:  # a full disk makes SQLite roll back by itself
+                if connection.in_transaction:  # it may not have begun; a full disk makes SQLite roll back by itself
                     connection.execute("ROLLBACK")
                 raise
 
@@ -214,10 +220,13 @@ class Database:
         """
         self._inherited.append((self._local, self._all))
         self._local, self._all, self._guard, self._pid = threading.local(), [], threading.Lock(), os.getpid()
+        self.after_fork()
 
     def _migrate(self) -> None:
         if not os.path.lexists(self.path):
-            os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            # One that somebody else has made must not be opened: closing it would drop the locks of our other threads.
+            with contextlib.suppress(FileExistsError):
+                os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         if self._version() < VERSION:
             with self.write(durable=True) as step:
                 for number in range(self._version(), VERSION):  # asked again: another process may have been faster

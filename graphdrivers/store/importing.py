@@ -10,7 +10,7 @@ from typing import BinaryIO
 from graphdrivers import errors
 from graphdrivers.model import Limits
 from graphdrivers.store import beside, incoming, making
-from graphdrivers.store.incoming import Source, Watch
+from graphdrivers.store.incoming import Source, Wanted, Watch
 from graphdrivers.store.ledger import Layer
 from graphdrivers.store.onebyone import OneByOne
 from graphdrivers.store.site import Site
@@ -49,10 +49,10 @@ def import_layers(
         UnpackerDied: a process that made one was killed.
     """
     _refuse_too_deep(site, sources)
-    present = _present(site, sources, lease)
-    told = watch or Watch()
+    wanted = Wanted(site, sources, lease, limits, watch or Watch())
+    present = incoming.hold(site, wanted.chains, lease)
     for number, layer in enumerate(present):
-        told.found(number, layer)
+        wanted.told.found(number, layer)
     if len(present) == len(sources):
         return present
     others = beside.count(site.driver, sources[len(present) :], jobs)
@@ -61,10 +61,8 @@ def import_layers(
             # What starts processes takes 30 ms to be imported, and small images do without.
             from graphdrivers.store.parallel import Parallel  # noqa: PLC0415 - see above
 
-            several = Parallel(site, sources, present, stack, lease=lease, limits=limits, told=told, others=others)
-            return [*present, *several.layers()]
-        one = OneByOne(site, sources, stack, lease=lease, limits=limits, told=told)
-        return [*present, *one.layers(present)]
+            return [*present, *Parallel(wanted, present, stack, others=others).layers()]
+        return [*present, *OneByOne(wanted, stack).layers(present)]
 
 
 def import_tar(
@@ -91,8 +89,3 @@ def _refuse_too_deep(site: Site, sources: Sequence[Source]) -> None:
     limit = site.driver.support.capabilities.max_depth
     if limit is not None and len(sources) + OF_A_CONTAINER > limit:
         raise errors.ChainTooDeep(sources[-1].diff_id, len(sources), limit - OF_A_CONTAINER)
-
-
-def _present(site: Site, sources: Sequence[Source], lease: str) -> list[Layer]:
-    """Give the layers that are there, from the lowest up to the first that is not, and hold them."""
-    return incoming.hold(site, incoming.chains_of([source.diff_id for source in sources]), lease)

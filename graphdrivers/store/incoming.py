@@ -1,12 +1,15 @@
 """What comes in with an import: where layers are read from, who is told, and how layers are kept meanwhile."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO
 
 import attrs
 
-from graphdrivers.model import ChainID, DiffID
-from graphdrivers.store import ledger, making, names
+from graphdrivers.archive import compression
+from graphdrivers.linux.locks import FileLock
+from graphdrivers.model import ChainID, DiffID, Limits
+from graphdrivers.store import leases, ledger, names
 from graphdrivers.store.ledger import Layer
 from graphdrivers.store.site import Site
 
@@ -40,6 +43,40 @@ class Watch:
         """Layer ``number`` is there now, and durable."""
 
 
+@attrs.frozen(eq=False)
+class Wanted:
+    """The layers that an import is to bring, by their numbers from 0, lowest first; and what goes for all of them."""
+
+    site: Site
+    sources: Sequence[Source]
+    lease: str
+    """Holds them until an image does."""
+    limits: Limits
+    """What each may ask for."""
+    told: Watch
+    chains: Sequence[ChainID] = attrs.field(init=False)
+    """Of the stacks that end with each."""
+
+    @chains.default
+    def _chains(self) -> list[ChainID]:
+        return chains_of([source.diff_id for source in self.sources])
+
+    def lock(self, number: int, *, timeout: float | None = None) -> FileLock:
+        """Give the lock of who makes a layer on those below it."""
+        return self.site.lock(f"chain:{self.chains[number]}", timeout=timeout)
+
+    def found(self, number: int) -> Layer | None:
+        """Let the lease keep a layer if it is there by now, and give it. Atomic."""
+        held = hold(self.site, self.chains[number : number + 1], self.lease)
+        return held[0] if held else None
+
+    @contextlib.contextmanager
+    def opened(self, number: int) -> Iterator[BinaryIO]:
+        """Open the uncompressed tar of a layer for the time of a block."""
+        with self.sources[number].open() as stream, compression.open_plain(stream, self.limits) as plain:
+            yield plain
+
+
 def chains_of(diff_ids: Sequence[DiffID]) -> list[ChainID]:
     """Compute the ChainIDs of all stacks that begin with the lowest layer."""
     chains: list[ChainID] = []
@@ -58,6 +95,6 @@ def hold(site: Site, chains: Sequence[ChainID], lease: str) -> list[Layer]:
             layer = ledger.find_chain(site.database, chain)  # again: it may just have been collected
             if layer is None:
                 break
-            making.hold(step, lease, layer.name)
+            leases.hold(step, lease, layer.name)
             found.append(layer)
     return found

@@ -15,7 +15,7 @@ import attrs
 from graphdrivers import archive, errors
 from graphdrivers.linux import durable
 from graphdrivers.model import Applied, ChainID, DiffID, Limits, Progress
-from graphdrivers.store import files, ledger, names
+from graphdrivers.store import files, leases, ledger, names
 from graphdrivers.store.database import Step
 from graphdrivers.store.holders import Holder
 from graphdrivers.store.ledger import Layer
@@ -97,9 +97,9 @@ def intended(site: Site, parent: Layer | None) -> Iterator[Begun]:
     What was not acknowledged when the block ends is removed again.
     """
     begun = Begun(names.image_layer(), parent, lambda: None)
-    with site.database.write() as step:
-        ledger.intend(step, begun.name, begun.below, Holder.here())
     try:
+        with site.database.write() as step:
+            ledger.intend(step, begun.name, begun.below, Holder.here())
         with site.syncing() as sync:
             yield attrs.evolve(begun, sync=sync)
     except BaseException:
@@ -140,14 +140,8 @@ def acknowledge(site: Site, made: Made, lease: str) -> Layer:
         if not there:
             _refuse_orphan(step, made)
             ledger.complete(step, name, made.applied, chain, made.tar_size)
-        hold(step, lease, name)
+        leases.hold(step, lease, name)
     return ledger.find_layer(site.database, name)
-
-
-def hold(step: Step, lease: str, layer: str, *, expires: int | None = None) -> None:
-    """Let a lease keep a layer: until a time (in ns since the epoch), or as long as this process lives."""
-    values = (lease, layer, expires, None if expires is not None else str(Holder.here()))
-    step.execute("INSERT OR REPLACE INTO leases (lease, layer, expires, holder) VALUES (?, ?, ?, ?)", values)
 
 
 def undo(site: Site, name: str) -> None:

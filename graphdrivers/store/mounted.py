@@ -15,7 +15,7 @@ from collections.abc import Set as AbstractSet
 import attrs
 
 from graphdrivers import errors
-from graphdrivers.linux import mountinfo, mounts
+from graphdrivers.linux import mountinfo, mounts, namespaces
 from graphdrivers.linux.boot import boot_id
 from graphdrivers.linux.locks import FileLock
 from graphdrivers.linux.mountinfo import MountPoint
@@ -118,7 +118,7 @@ def release(site: Site, held: Held, *, lazy: bool = False) -> bool:
         if last and held.attached and held.boot == boot_id():
             if held.namespace == mount_namespace():
                 _detach(site, held, others, lazy=lazy)
-            elif _namespace_lives(held.namespace):
+            elif namespaces.lives(held.namespace):
                 raise errors.LayerInUse(held.layer, f"at {held.target!r} in another mount namespace")
         try:
             if last and not any(one.writable for one in others):
@@ -236,7 +236,7 @@ def _present(site: Site, held: Held, table: AbstractSet[str]) -> Held | None:
         moved = _moved_to(site, held)
         return None if moved is None else attrs.evolve(held, target=moved)
     # What a dead process mounted in another namespace stays mounted for as long as that lives.
-    over = (dead or held.holder is None) and not _namespace_lives(held.namespace)
+    over = (dead or held.holder is None) and not namespaces.lives(held.namespace)
     return None if over else held
 
 
@@ -298,17 +298,20 @@ def _refuse(present: list[Held], wanted: Held) -> None:
 def _mounted(site: Site, wanted: Held, plan: Sequence[Mount], note: Callable[[Step], object], *, own: bool) -> Held:
     """Mount a layer. Its row comes first, as this process's: were it to die in between, that is found and undone."""
     held = _record(site, attrs.evolve(wanted, holder=Holder.here()), note)
+    may_be_mounted = True
     try:
         with mount_point_made(held.target) if own else contextlib.nullcontext():
-            mounts.attach(plan, held.target)
-        try:
-            if wanted.holder is None:
-                with site.database.write() as step:
-                    step.execute("UPDATE mounts SET holder = NULL WHERE mount_id = ?", (held.mount_id,))
-        except BaseException:
-            _detach(site, held, [], lazy=True)
-            raise
+            try:
+                mounts.attach(plan, held.target)
+            except (errors.GraphDriverError, OSError, ValueError):  # but not Ctrl-C, which is told when it is mounted
+                may_be_mounted = False
+                raise
+        if wanted.holder is None:
+            with site.database.write() as step:
+                step.execute("UPDATE mounts SET holder = NULL WHERE mount_id = ?", (held.mount_id,))
     except BaseException:
+        if may_be_mounted:
+            _detach(site, held, [], lazy=True)
         _forget(site, held)
         raise
     return attrs.evolve(held, holder=wanted.holder)
@@ -438,13 +441,3 @@ def _place_of(site: Site, column: object) -> str:
     if not place.startswith("/") or "\0" in place:
         raise errors.StoreCorrupt(site.database.path, f"nothing can be mounted at {column!r:.200}")
     return place
-
-
-def _namespace_lives(namespace: str) -> bool:
-    """Say whether any process that we can see is in a mount namespace."""
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            with contextlib.suppress(OSError):
-                if mount_namespace(name) == namespace:
-                    return True
-    return False

@@ -6,19 +6,15 @@ is made durable: three stages that wait for different things.
 
 import contextlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import BinaryIO
 
 import attrs
 
-from graphdrivers.archive import compression
-from graphdrivers.model import ChainID, Limits
-from graphdrivers.store import incoming, making
+from graphdrivers.store import making
 from graphdrivers.store.ahead import Ahead
-from graphdrivers.store.incoming import Source, Watch
+from graphdrivers.store.incoming import Wanted
 from graphdrivers.store.ledger import Layer
-from graphdrivers.store.site import Site
 
 
 @attrs.frozen(eq=False)
@@ -33,36 +29,22 @@ class _Pending:
 class OneByOne:
     """One import at work."""
 
-    def __init__(
-        self,
-        site: Site,
-        sources: Sequence[Source],
-        stack: contextlib.ExitStack,
-        *,
-        lease: str,
-        limits: Limits,
-        told: Watch,
-    ) -> None:
+    def __init__(self, wanted: Wanted, stack: contextlib.ExitStack) -> None:
         """Start two threads; ``stack`` ends them."""
-        self._site = site
-        self._sources = sources
-        self._lease = lease
-        self._limits = limits
-        self._told = told
-        self._ahead = stack.enter_context(Ahead(self._open))
+        self._wanted = wanted
+        self._ahead = stack.enter_context(Ahead(wanted.opened))
         self._syncing = stack.enter_context(ThreadPoolExecutor(1, "graphdrivers-sync"))
         self._pending: deque[_Pending] = deque()
         stack.callback(self._abandon)
 
     def layers(self, present: Sequence[Layer]) -> list[Layer]:
         """Make the layers above ``present``, and give them, lowest first."""
-        chains = incoming.chains_of([source.diff_id for source in self._sources])
         done: list[Layer] = []
         below = present[-1] if present else None
-        for number in range(len(present), len(self._sources)):
+        for number in range(len(present), len(self._wanted.sources)):
             scope = contextlib.ExitStack()
             try:
-                below = self._layer(number, chains[number], below, scope, done)
+                below = self._layer(number, below, scope, done)
             except BaseException as error:
                 scope.__exit__(type(error), error, error.__traceback__)
                 raise
@@ -70,25 +52,21 @@ class OneByOne:
             done.append(self._finish(self._pending.popleft()))
         return done
 
-    def _layer(
-        self, number: int, chain: ChainID, below: Layer | None, scope: contextlib.ExitStack, done: list[Layer]
-    ) -> Layer:
+    def _layer(self, number: int, below: Layer | None, scope: contextlib.ExitStack, done: list[Layer]) -> Layer:
         """Make or find one layer; in the first case its record is still on its way."""
-        lock = self._site.lock(f"chain:{chain}")
-        scope.enter_context(lock)
-        held = incoming.hold(self._site, [chain], self._lease)
-        if held:  # another process was faster
-            (found,) = held
+        wanted = self._wanted
+        scope.enter_context(wanted.lock(number))
+        if (found := wanted.found(number)) is not None:  # another process was faster
             while self._pending:
                 done.append(self._finish(self._pending.popleft()))
             self._ahead.skip(number)
             scope.close()
-            self._told.found(number, found)
+            wanted.told.found(number, found)
             done.append(found)
             return found
         made = scope.enter_context(self._filled(number, below))
         # Its parent has to be acknowledged first; the single thread keeps the order.
-        future = self._syncing.submit(making.acknowledge, self._site, made, self._lease)
+        future = self._syncing.submit(making.acknowledge, wanted.site, made, wanted.lease)
         # From here on the layer ends with its future, whatever fails meanwhile.
         self._pending.append(_Pending(number, future, scope.pop_all()))
         if len(self._pending) > 1:
@@ -96,15 +74,16 @@ class OneByOne:
         return _provisional(made)
 
     def _filled(self, number: int, below: Layer | None) -> contextlib.AbstractContextManager[making.Made]:
-        self._told.began(number)
-        plain = self._ahead.take(number, more=number + 1 < len(self._sources))
+        wanted = self._wanted
+        wanted.told.began(number)
+        plain = self._ahead.take(number, more=number + 1 < len(wanted.sources))
         return making.making(
-            self._site,
+            wanted.site,
             below,
             plain,
-            expected=self._sources[number].diff_id,
-            limits=self._limits,
-            progress=lambda size: self._told.consumed(number, size),
+            expected=wanted.sources[number].diff_id,
+            limits=wanted.limits,
+            progress=lambda size: wanted.told.consumed(number, size),
         )
 
     def _finish(self, pending: _Pending) -> Layer:
@@ -115,7 +94,7 @@ class OneByOne:
             self._abandon()  # those above it first
             raise
         pending.scope.close()
-        self._told.done(pending.number, layer)
+        self._wanted.told.done(pending.number, layer)
         return layer
 
     def _abandon(self) -> None:
@@ -126,12 +105,6 @@ class OneByOne:
                 pending.future.result()
             # Only now: what is acknowledged a moment later (after Ctrl-C) must be seen to be so.
             pending.scope.close()
-
-    @contextlib.contextmanager
-    def _open(self, number: int) -> Iterator[BinaryIO]:
-        source = self._sources[number]
-        with source.open() as stream, compression.open_plain(stream, self._limits) as plain:
-            yield plain
 
 
 def _provisional(made: making.Made) -> Layer:

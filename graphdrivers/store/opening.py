@@ -83,5 +83,13 @@ def _begin(place: str, database: Database, driver: Driver) -> None:
     made_with = _driver_of(database)
     if made_with != driver.name:
         raise errors.PriorDriverState(place, (str(made_with),), driver.name)
-    for folder in (os.path.join(place, "store"), place, os.path.dirname(place)):
+    for folder in (os.path.join(place, "store"), place):
         durable.fsync_directory(folder)
+    try:
+        durable.fsync_directory(os.path.dirname(place))
+    except PermissionError:  # nobody needs to read it to make the store's folder in it
+        opened = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            durable.syncfs(opened)
+        finally:
+            os.close(opened)

@@ -13,16 +13,13 @@ from typing import cast
 import attrs
 
 from graphdrivers import errors
-from graphdrivers.archive import compression
 from graphdrivers.driver import AppliesAhead
 from graphdrivers.linux import locks
-from graphdrivers.model import Limits
-from graphdrivers.store import filling, incoming, making, workers
+from graphdrivers.store import filling, making, workers
 from graphdrivers.store.filling import Filled, Job
-from graphdrivers.store.incoming import Source, Watch
+from graphdrivers.store.incoming import Wanted
 from graphdrivers.store.ledger import Layer
 from graphdrivers.store.making import Begun, Made
-from graphdrivers.store.site import Site
 from graphdrivers.store.workers import Worker
 
 
@@ -60,39 +57,23 @@ class _Slot:
 class Parallel:
     """One import at work."""
 
-    def __init__(
-        self,
-        site: Site,
-        sources: Sequence[Source],
-        present: Sequence[Layer],
-        stack: contextlib.ExitStack,
-        *,
-        lease: str,
-        limits: Limits,
-        told: Watch,
-        others: int,
-    ) -> None:
+    def __init__(self, wanted: Wanted, present: Sequence[Layer], stack: contextlib.ExitStack, *, others: int) -> None:
         """Start ``others`` beside this process, to make what stands on the layers that are ``present``.
 
         ``stack`` ends them, and takes back what was not acknowledged.
         """
-        self._site = site
-        self._sources = sources
-        self._lease = lease
-        self._limits = limits
-        self._told = told
-        self._chains = incoming.chains_of([source.diff_id for source in sources])
+        self._wanted = wanted
         self._picking = threading.Lock()
         self._changed = threading.Condition()
         # Guarded by it; what lies at the end and above is not needed any more:
         self._slots: list[_Slot] = []
         self._error: BaseException | None = None
-        self._end = len(sources)
+        self._end = len(wanted.sources)
         self._first = len(present)
         self._below = present[-1] if present else None
         self._done: list[Layer] = []
         stack.callback(self._take_back)
-        self._beside = stack.enter_context(workers.started(site.driver, others))
+        self._beside = stack.enter_context(workers.started(wanted.site.driver, others))
         # Threads that wait for a process each, and one that acknowledges.
         self._threads = stack.enter_context(ThreadPoolExecutor(others + 1, "graphdrivers-import"))
 
@@ -139,27 +120,26 @@ class Parallel:
                     self._changed.notify_all()
                 if slot.begun is not None:
                     return number
-                self._told.found(number, slot.layer)
+                self._wanted.told.found(number, slot.layer)
         return None
 
     def _begun(self, number: int) -> _Slot:
         """Find a layer that another process was faster with, or record that it is about to be made here."""
-        chain = self._chains[number]
+        wanted = self._wanted
         below = self._slots[-1].layer if self._slots else self._below
         with contextlib.ExitStack() as scope:
             scope.callback(self._locked(number).release)
-            held = incoming.hold(self._site, [chain], self._lease)
-            if held:
-                return _Slot(held[0], None, contextlib.ExitStack())
-            begun = scope.enter_context(making.intended(self._site, below))
-            diff_id = self._sources[number].diff_id
-            layer = Layer(begun.name, begun.below, chain, diff_id, 0, 0, 0, (), 0)
+            if (found := wanted.found(number)) is not None:
+                return _Slot(found, None, contextlib.ExitStack())
+            begun = scope.enter_context(making.intended(wanted.site, below))
+            diff_id = wanted.sources[number].diff_id
+            layer = Layer(begun.name, begun.below, wanted.chains[number], diff_id, 0, 0, 0, (), 0)
             return _Slot(layer, begun, scope.pop_all())
 
     def _locked(self, number: int) -> locks.FileLock:
         """Wait for who else makes the same stack; not for longer than the layer is needed: Ctrl-C ends that."""
         while number < self._end:
-            lock = self._site.lock(f"chain:{self._chains[number]}", timeout=_PATIENCE)
+            lock = self._wanted.lock(number, timeout=_PATIENCE)
             with contextlib.suppress(errors.LockTimeout):
                 lock.acquire()
                 return lock
@@ -167,12 +147,12 @@ class Parallel:
 
     def _fill(self, number: int, worker: Worker | None) -> None:
         """Fill and seal a layer that was begun."""
-        slot, source = self._slots[number - self._first], self._sources[number]
+        wanted, slot = self._wanted, self._slots[number - self._first]
         if slot.begun is None:
             raise AssertionError("a layer that is there is not filled")
-        self._told.began(number)
-        record = self._site.record_path(slot.begun.name)
-        job = Job(slot.begun.name, slot.begun.below, record, self._limits)
+        wanted.told.began(number)
+        source, record = wanted.sources[number], wanted.site.record_path(slot.begun.name)
+        job = Job(slot.begun.name, slot.begun.below, record, wanted.limits)
         if worker is None:
             filled = self._fill_here(number, job)
         else:
@@ -180,17 +160,17 @@ class Parallel:
                 job,
                 source.open,
                 ready=lambda: self._await(number - 1),
-                progress=lambda size: self._told.consumed(number, size),
+                progress=lambda size: wanted.told.consumed(number, size),
                 wanted=lambda: number < self._end,
             )
-        made = making.filled(self._site, slot.begun, filled.applied, filled.tar_size, source.diff_id)
+        made = making.filled(wanted.site, slot.begun, filled.applied, filled.tar_size, source.diff_id)
         with self._changed:
             slot.made = made
             self._changed.notify_all()
 
     def _fill_here(self, number: int, job: Job) -> Filled:
-        driver = cast("AppliesAhead", self._site.driver)
-        with self._sources[number].open() as stream, compression.open_plain(stream, self._limits) as plain:
+        driver = cast("AppliesAhead", self._wanted.site.driver)
+        with self._wanted.opened(number) as plain:
             return filling.fill(
                 driver,
                 job,
@@ -203,20 +183,20 @@ class Parallel:
         """Tell how far a layer is; one that is not needed any more ends here."""
         if number >= self._end:
             raise _Over
-        self._told.consumed(number, size)
+        self._wanted.told.consumed(number, size)
 
     def _acknowledge(self) -> None:
         """Make layers durable and record them as soon as they are filled, lowest first."""
         number = self._first
         try:
-            for number in range(self._first, len(self._sources)):
+            for number in range(self._first, len(self._wanted.sources)):
                 self._await(number)
                 slot = self._slots[number - self._first]
                 layer = slot.layer
                 if slot.made is not None:
-                    layer = making.acknowledge(self._site, slot.made, self._lease)
+                    layer = making.acknowledge(self._wanted.site, slot.made, self._wanted.lease)
                     slot.scope.close()
-                    self._told.done(number, layer)
+                    self._wanted.told.done(number, layer)
                 self._done.append(layer)
         except _Over:
             return

@@ -13,6 +13,7 @@ Layout::
 
 import contextlib
 import enum
+import functools
 import hashlib
 import os
 from collections.abc import Callable, Iterator
@@ -57,8 +58,13 @@ class Site:
         self._presence.close()
 
     def appear(self) -> None:
-        """Hold a lock that tells others, also in other PID namespaces, that this process has the store open."""
-        self._presence.enter_context(self.lock(_presence_of(Holder.here()), shared=True))
+        """Hold a lock that tells others, also in other PID namespaces, that this process has the store open.
+
+        A process that is forked from it does the same when it first uses the ledger.
+        """
+        hold = functools.partial(_appear, self.folder, self._presence)
+        self.database.after_fork = hold
+        hold()
 
     def is_alive(self, holder: Holder) -> bool:
         """Say whether a process lives, whether we can see it or it only has the store open (see `appear`)."""
@@ -86,8 +92,7 @@ class Site:
 
     def lock(self, what: str, *, shared: bool = False, timeout: float | None = None) -> locks.FileLock:
         """Give the lock of a thing (``container:NAME``, ``chain:CHAINID``); threads exclude each other too."""
-        slot = int.from_bytes(hashlib.sha256(what.encode(errors="surrogateescape")).digest()[:8], "big") >> 2
-        return locks.FileLock(os.path.join(self.folder, "locks"), shared=shared, timeout=timeout, slot=slot)
+        return _lock(self.folder, what, shared=shared, timeout=timeout)
 
     @contextlib.contextmanager
     def syncing(self) -> Iterator[Callable[[], None]]:
@@ -111,6 +116,15 @@ class Site:
                     durable.syncfs(fd)
 
             yield sync
+
+
+def _lock(folder: str, what: str, *, shared: bool = False, timeout: float | None = None) -> locks.FileLock:
+    slot = int.from_bytes(hashlib.sha256(what.encode(errors="surrogateescape")).digest()[:8], "big") >> 2
+    return locks.FileLock(os.path.join(folder, "locks"), shared=shared, timeout=timeout, slot=slot)
+
+
+def _appear(folder: str, presence: contextlib.ExitStack) -> None:
+    presence.enter_context(_lock(folder, _presence_of(Holder.here()), shared=True))
 
 
 def _presence_of(holder: Holder) -> str:

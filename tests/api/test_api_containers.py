@@ -1,16 +1,19 @@
 """Containers through the Python door: made, branched, taken back, compared and removed."""
 
 import contextlib
+import itertools
 import os
 import pathlib
+import threading
 from collections.abc import Iterator
 
 import pytest
 from storetools import BASE, Say, Tree, all_at_once, layout_of, mounted_in, shown, tar_of, whole, write
 
 from graphdrivers import Container, Store, errors, open_store
-from graphdrivers.store import containers, images
+from graphdrivers.store import containers, images, ledger
 from graphdrivers.store.check import FaultKind
+from graphdrivers.store.database import Database, Step
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 
@@ -171,6 +174,22 @@ def test_numbers_of_checkpoints(box: Container) -> None:
         box.checkpoint("2")
 
 
+def test_the_latest_checkpoint_when_the_clock_is_set_back(
+    store: Store, box: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The latest one is the one that was made last, whatever the time was said to be."""
+    for hour in (3, 2, 1):
+        moment = hour * 3600 * 10**9
+        monkeypatch.setattr(ledger, "now", lambda moment=moment: moment)
+        write(store, "box", {"hour": str(hour)})
+        box.checkpoint()
+    write(store, "box", {"hour": "0"})
+    box.rollback()
+
+    assert [kept.point for kept in box.checkpoints()] == ["1", "2", "3"]
+    assert tree(store, "box")["hour"] == "1"
+
+
 def test_a_stack_that_is_full(store: Store, box: Container, driver: str) -> None:
     """A branch that would be too deep is refused before anything is sealed: the container goes on as before."""
     if driver == "vfs":
@@ -189,6 +208,15 @@ def test_a_stack_that_is_full(store: Store, box: Container, driver: str) -> None
     write(store, "box", {"new": "3"})
     box.rollback()
     assert tree(store, "box") == {**BASE, "new": "1"}
+    whole(store)
+
+
+@pytest.mark.parametrize("size", [-1, 0, 1 << 63, 1 << 70])
+def test_a_size_that_is_none(store: Store, box: Container, size: int) -> None:
+    """No layer has it, whatever the driver can; nothing is made."""
+    with pytest.raises(errors.NotSupported, match=f"{size} bytes are no size of a layer"):
+        store.create("image", name="sized", size=size)
+    assert [container.name for container in store.containers()] == [box.name]
     whole(store)
 
 
@@ -217,6 +245,43 @@ def test_a_cut_branch_goes_on(store: Store, box: Container) -> None:
     store.driver.seal(box.record().layer)
     box.remove()
     store.container("fork").remove()
+    whole(store)
+
+
+@pytest.mark.parametrize("operation", ["create", "fork", "checkpoint", "commit"])
+def test_an_interrupt_behind_each_step(
+    store: Store, box: Container, monkeypatch: pytest.MonkeyPatch, operation: str
+) -> None:
+    """Ctrl-C that is told when a step of the ledger is done leaves nothing half done, in a process that goes on too."""
+    write(store, "box", {"new": "1"})
+    box.checkpoint("kept")
+    real = Database.write
+    for number in itertools.count(1):
+        write(store, "box", {"new": "2"})
+        left = itertools.count(number - 1, -1)
+
+        @contextlib.contextmanager
+        def interrupted(self: Database, *, durable: bool = False, left: Iterator[int] = left) -> Iterator[Step]:
+            with real(self, durable=durable) as step:
+                yield step
+            if threading.current_thread() is threading.main_thread() and next(left) == 0:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+            patch.setattr(Database, "write", interrupted)
+            operations = {
+                "create": lambda: store.create("image"),
+                "fork": lambda: box.fork(os.urandom(4).hex()),
+                "checkpoint": box.checkpoint,
+                "commit": lambda: store.commit(box),
+            }
+            operations[operation]()
+            break
+        unfinished = (
+            "SELECT state FROM layers WHERE state = 'making' UNION ALL SELECT name FROM containers WHERE NOT ready"
+        )
+        assert store.site.database.read(unfinished) == []
+    assert number > 1
     whole(store)
 
 

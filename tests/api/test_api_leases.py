@@ -90,6 +90,14 @@ def test_a_lease_with_a_time(store: Store, layer: str, monkeypatch: pytest.Monke
     whole(store)
 
 
+@pytest.mark.parametrize("seconds", [-1.0, float("nan"), float("inf"), 1e12])
+def test_a_time_that_is_none(store: Store, layer: str, seconds: float) -> None:
+    """No lease lasts so long; the layer has none."""
+    with pytest.raises(ValueError, match="a lease cannot last"):
+        store.lease(layer, seconds=seconds)
+    assert [need.kind for need in store.explain(layer)] == ["image"]
+
+
 def test_nothing_to_lease(store: Store, layer: str) -> None:
     """What is not there, or was made by hand, cannot be leased; a layer of the store can be, by its name."""
     store.driver.create("by-hand")

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 
 import pytest
@@ -75,5 +76,17 @@ def test_mount_namespaces_differ() -> None:
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
             assert child.stdout is not None
             child.stdout.readline()
-            assert (namespaces.mount_namespace(child.pid) == namespaces.mount_namespace()) is same
+            found = namespaces.mount_namespace(child.pid)
+            assert (found == namespaces.mount_namespace()) is same
+            assert namespaces.lives(found)
             child.communicate()
+        while not same and namespaces.lives(found):  # the kernel takes it down a moment later
+            time.sleep(0.001)
+
+
+@pytest.mark.parametrize(
+    "nonsense", ["", "mnt:", "mnt:0x1", "mnt:" + "9" * 5000, "mnt:18446744073709551616", "mnt:[1]"]
+)
+def test_no_mount_namespace(nonsense: str) -> None:
+    """What was written down by nobody is that of nobody."""
+    assert not namespaces.lives(nonsense)

@@ -1,11 +1,13 @@
 """What `check` tells: each damage by the layer and path where it is, and nothing of a store that was only used."""
 
 import contextlib
+import errno
 import functools
 import io
 import os
 import pathlib
 import random
+import resource
 import shutil
 import stat
 import tarfile
@@ -13,7 +15,7 @@ from collections.abc import Callable, Iterator
 
 import attrs
 import pytest
-from storetools import Say, all_at_once, layout_of, mounted_in, reopened, tar_of, whole, write
+from storetools import Say, all_at_once, in_child, layout_of, mounted_in, reopened, tar_of, whole, write
 
 from graphdrivers import Store, errors, open_store
 from graphdrivers.images import opening
@@ -399,3 +401,26 @@ def test_what_others_do_meanwhile_is_no_damage(store: Store, tmp_path: pathlib.P
     changes = [functools.partial(change, seed=seed) for seed in range(3)]
     assert all_at_once([look, *changes]) == [[], *[["done"]] * 3]
     assert told(reopened(store)) == []
+
+
+def test_too_few_open_files_are_no_damage(store: Store, tmp_path: pathlib.Path) -> None:
+    """Who may not open as many files as it takes is told so; no layer is called damaged for that."""
+    store.import_image(layout_of(tmp_path / "image", *[tar_of({f"a/b/{n}": "x" * n}) for n in range(4)]), name="image")
+
+    def look() -> None:
+        assert list(store.check(deep=True)) == []
+        resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
+        taken = []
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.dup(2))
+        outcomes: list[object] = []
+        while outcomes[-1:] != [[]]:
+            os.close(taken.pop())
+            try:
+                outcomes.append(list(store.check(deep=True)))
+            except OSError as error:
+                outcomes.append(error.errno)
+        assert set(outcomes[:-1]) == {errno.EMFILE}
+
+    in_child(look)

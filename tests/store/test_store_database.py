@@ -3,8 +3,10 @@
 import errno
 import os
 import pathlib
+import signal
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -237,6 +239,34 @@ def test_another_writer_is_waited_for_and_then_told(ledger: Database, monkeypatc
             put(other, "b")
     put(other, "b")
     assert keys(other) == ["a", "b"]
+    other.close()
+
+
+def test_an_interrupt_while_another_writer_is_waited_for(ledger: Database) -> None:
+    """Ctrl-C is told when the wait is over; the step is taken back then, and the next one works."""
+    other = Database(os.path.dirname(ledger.path))
+    begun, go = threading.Event(), threading.Event()
+
+    def write() -> None:
+        with other.write():
+            begun.set()
+            go.wait()
+            time.sleep(0.1)  # until the other one waits for this step
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def wait() -> None:
+        go.set()
+        put(ledger, "interrupted")
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    begun.wait()
+    with pytest.raises(KeyboardInterrupt):
+        wait()
+    thread.join()
+    put(other, "other")
+    put(ledger, "after")
+    assert keys(ledger) == ["after", "other"]
     other.close()
 
 

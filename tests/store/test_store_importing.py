@@ -8,12 +8,24 @@ from collections.abc import Callable
 from typing import BinaryIO
 
 import pytest
-from storetools import BASE, MIDDLE, all_at_once, diff_id, reopened, shown, source_of, tar_back, tar_of, whole
+from storetools import (
+    BASE,
+    MIDDLE,
+    all_at_once,
+    diff_id,
+    layout_of,
+    reopened,
+    shown,
+    source_of,
+    tar_back,
+    tar_of,
+    whole,
+)
 
 from graphdrivers import Store, errors
 from graphdrivers.driver import Driver
 from graphdrivers.linux import durable
-from graphdrivers.store import collect, importing, incoming, leases, ledger, making
+from graphdrivers.store import collect, images, importing, incoming, leases, ledger, making
 from graphdrivers.store.incoming import Source, Watch
 from graphdrivers.store.ledger import Layer
 from graphdrivers.store.site import Site
@@ -217,7 +229,7 @@ def test_a_lease_with_an_end(store: Store, tars: list[bytes]) -> None:
     """A lease with an end holds until then, not longer."""
     (layer,) = bring(store.site, tars[0])
     with store.site.database.write() as step:
-        making.hold(step, "until", layer.name, expires=ledger.now() + 10**15)
+        leases.hold(step, "until", layer.name, expires=ledger.now() + 10**15)
     leases.end(store.site, "lease")
     assert store.unused() == []
     with store.site.database.write() as step:
@@ -278,6 +290,14 @@ def test_one_layer_of_a_tar_without_a_name(store: Store, tars: list[bytes]) -> N
     assert again == layers[1]
     assert new.parent == layers[1].name
     whole(store)
+
+
+def test_a_path_that_is_no_text(store: Store, tars: list[bytes], tmp_path: pathlib.Path) -> None:
+    """An image is brought in from a path with any bytes, and known by where it was."""
+    folder = layout_of(tmp_path / os.fsdecode(b"\xff"), *tars)
+    image = store.import_image(folder, name="image")
+    found = images.blobs_of(store.site, str(image.layers[0].diff_id))
+    assert [blob.origin for blob in found] == [f"{tmp_path}/\\xff"]
 
 
 def test_many_imports_keep_few_files_open(store: Store) -> None:

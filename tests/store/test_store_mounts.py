@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import attrs
 import pytest
@@ -291,6 +292,29 @@ def test_a_mount_that_fails_leaves_nothing(store: Store, box: Container, monkeyp
     with pytest.raises(FileNotFoundError):
         box.mount(missing)
     assert rows(store) == 0
+
+
+@pytest.mark.parametrize("where", ["own", "target"])
+def test_an_interrupt_when_it_is_mounted(
+    store: Store, box: Container, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """Ctrl-C that is told when the kernel has mounted leaves no mount, no folder and no row."""
+    attach = mounts.attach
+    target = tmp_path / "target"
+    target.mkdir()
+
+    def interrupted(*args: Any) -> None:
+        attach(*args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(mounts, "attach", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        box.mount(target, keep=True) if where == "target" else store.mount_image("image", keep=True)
+    monkeypatch.undo()
+
+    assert rows(store) == 0
+    assert mounted_in(tmp_path) == []
+    whole(store)
 
 
 def test_another_mount_namespace(opened: Callable[..., Store], store: Store, box: Container, driver: str) -> None:

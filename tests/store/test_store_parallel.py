@@ -341,7 +341,7 @@ def test_how_many_processes(store: Store) -> None:
     assert count(far, small, small) == 0
     assert count(*[small] * 8, jobs=8) == 7
     assert count(*[small] * 3, jobs=8) == 2
-    assert count(*[far] * 8, jobs=1) == 0
+    assert count(*[far] * 8, jobs=1) == count(*[far] * 8, jobs=0) == count(*[far] * 8, jobs=-2) == 0
     object.__setattr__(store.driver.support.capabilities, "apply_ahead", False)
     assert count(*[far] * 8, jobs=8) == 0
 

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import tempfile
 from collections.abc import Callable
 
 import pytest
@@ -215,6 +216,22 @@ def test_folders_are_private(tmp_path: pathlib.Path) -> None:
         assert (tmp_path / "deep/store" / folder).stat().st_mode & 0o777 == 0o700
     for file in (tmp_path / "deep/store/store").iterdir():
         assert file.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+def test_a_folder_above_that_may_not_be_read() -> None:
+    """Who may only pass through the folder above makes a store in a folder that was given to them."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as above:
+        os.chmod(above, 0o711)  # noqa: S103 - that is what it is about
+        place = os.path.join(above, "given")
+        os.mkdir(place)
+        os.chown(place, 65534, 65534)
+
+        def work() -> None:
+            os.setresuid(65534, 65534, 65534)
+            open_store(place, "vfs").close()
+
+        in_child(work)
 
 
 def test_a_stray_record_costs_no_layer_made_by_hand(store: Store) -> None:

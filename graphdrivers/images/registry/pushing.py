@@ -131,7 +131,7 @@ class _Sender:
     def all(self, layers: Sequence[OutgoingLayer], jobs: int) -> list[PushedLayer]:
         """Bring all layers there, several at a time; the first failure stops the others."""
         distinct = {layer.diff_id: layer for layer in layers}
-        with ThreadPoolExecutor(jobs, "graphdrivers-push") as pool:
+        with ThreadPoolExecutor(max(1, jobs), "graphdrivers-push") as pool:
             futures = {diff_id: pool.submit(self.one, layer) for diff_id, layer in distinct.items()}
             try:
                 wait(futures.values(), return_when=FIRST_EXCEPTION)
