@@ -122,18 +122,20 @@ def delete(site: Site, name: str) -> None:
         os.rmdir(site.mount_point(name))
 
 
-def forget(step: Step, name: str) -> None:
-    """Drop the row of a layer that is deleted. Idempotent.
+def forget(step: Step, name: str) -> bool:
+    """Drop the row of a layer that is deleted; say whether there was one that could go. Idempotent.
 
     A child that is out of use and still there has no parent any more, and no place in a stack. Others there are only
     in a ledger that is damaged: then the row stays.
     """
-    query = """
+    drop = "DELETE FROM layers WHERE name = :name AND NOT EXISTS (SELECT 1 FROM layers WHERE parent = :name)"
+    orphan = """
         UPDATE layers SET parent = NULL, chain_id = NULL, diff_id = NULL, tar_size = NULL
-        WHERE parent = ? AND state = 'removing'"""
-    step.execute(query, (name,))
-    query = "DELETE FROM layers WHERE name = :name AND NOT EXISTS (SELECT 1 FROM layers WHERE parent = :name)"
-    step.execute(query, {"name": name})
+        WHERE parent = :name AND state = 'removing'"""
+    key = {"name": name}
+    if step.execute(drop, key).rowcount:
+        return True
+    return bool(step.execute(orphan, key).rowcount and step.execute(drop, key).rowcount)
 
 
 def hand_back(step: Step, name: str, reason: str) -> None:
@@ -179,8 +181,8 @@ def _failure_of(work: Callable[[], object]) -> str | None:
 
 def _record(step: Step, removed: Iterable[str], left: Mapping[str, str]) -> None:
     for name in removed:
-        forget(step, name)
-        hand_back(step, name, "other layers stand on it")  # where its row stayed
+        if not forget(step, name):
+            hand_back(step, name, "other layers stand on it")
     for name, reason in left.items():
         hand_back(step, name, reason)
 
