@@ -20,8 +20,9 @@ from graphdrivers import Store, errors, open_store
 from graphdrivers.linux import mounts
 from graphdrivers.model import Mount
 from graphdrivers.store import collect, making
-from graphdrivers.store.collect import Collected
+from graphdrivers.store.collect import Abandoned, Collected
 from graphdrivers.store.holders import Holder
+from graphdrivers.store.site import Site
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "crash"))
 
@@ -167,18 +168,21 @@ def test_files_of_no_layer_any_more(store: Store) -> None:
     whole(store)
 
 
-def test_threads_share_the_work(store: Store, layer: str) -> None:
-    """Of eight threads that collect at once one deletes the layer, and none fails."""
+def test_threads_share_the_work(store: Store, layer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of eight threads that have seen at once what is left, one deletes the layer, and none fails."""
     with immutable(file_of(store)):
         store.container("box").remove()
     together = threading.Barrier(8)
+    abandoned = collect.abandoned
 
-    def work(_: int) -> Collected:
-        together.wait()
-        return store.collect()
+    def seen(site: Site, state: str) -> list[Abandoned]:
+        found = abandoned(site, state)
+        together.wait(60)
+        return found
 
-    with ThreadPoolExecutor(8) as pool:
-        done = list(pool.map(work, range(8)))
+    with monkeypatch.context() as patch, ThreadPoolExecutor(8) as pool:
+        patch.setattr(collect, "abandoned", seen)
+        done = list(pool.map(lambda _: store.collect(), range(8)))
     assert [one.resisted for one in done] == [()] * 8
     assert [name for one in done for name in one.removed] == [layer]
     whole(store)
