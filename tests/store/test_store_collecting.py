@@ -9,6 +9,7 @@ import pathlib
 import struct
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -173,18 +174,28 @@ def test_threads_share_the_work(store: Store, layer: str, monkeypatch: pytest.Mo
     with immutable(file_of(store)):
         store.container("box").remove()
     together = threading.Barrier(8)
-    abandoned = collect.abandoned
+    abandoned, remove = collect.abandoned, store.driver.remove
+    asked: list[str] = []
+    done: list[Collected] = []
 
     def seen(site: Site, state: str) -> list[Abandoned]:
         found = abandoned(site, state)
         together.wait(60)
         return found
 
+    def slow(_self: object, name: str) -> None:
+        asked.append(name)
+        while len(asked) == 1 and len(done) < 7:  # until the others have found nothing to do
+            time.sleep(0.001)
+        remove(name)
+
     with monkeypatch.context() as patch, ThreadPoolExecutor(8) as pool:
         patch.setattr(collect, "abandoned", seen)
-        done = list(pool.map(lambda _: store.collect(), range(8)))
+        patch.setattr(type(store.driver), "remove", slow)
+        for _ in range(8):
+            pool.submit(lambda: done.append(store.collect()))
     assert [one.resisted for one in done] == [()] * 8
-    assert [name for one in done for name in one.removed] == [layer]
+    assert [name for one in done for name in one.removed] == asked == [layer]
     whole(store)
 
 
