@@ -410,9 +410,12 @@ class Store:
         return collect.unused(self.site, over=recover.dead_leases(self.site))
 
     def collect(self) -> Collected:
-        """Remove the layers that no image, container, checkpoint, mount or lease needs."""
+        """Remove the layers that no image, container, checkpoint, mount or lease needs.
+
+        Those too that an earlier removal, of any process, could not delete (`Collected.resisted`) or did not live to.
+        """
         recover.drop_dead_leases(self.site)
-        return collect.drop_unused(self.site, collect.unused(self.site))
+        return collect.collect(self.site)
 
     def lease(self, name: str, *, seconds: float | None = None) -> Lease:
         """Keep the tree that a name means from being collected, even when its image or container is removed.

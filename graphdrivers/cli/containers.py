@@ -107,8 +107,7 @@ def _remove(settings: Settings, store: Store, name: str, *, force: bool) -> str:
     container = store.container(name)
     if force:
         container.unmount()
-    for layer, reason in container.remove().resisted:
-        output.message(settings, f"graphdriver: layer {layer!r} is out of use, but could not be deleted: {reason}")
+    stores.tell_resisted(settings, container.remove().resisted)
     if not settings.json:
         click.echo(name)
     return container.name

@@ -167,8 +167,7 @@ def _remove(settings: Settings, store: Store, name: str, *, force: bool) -> dict
         except errors.ImageInUse as error:  # in the words that were used
             raise errors.ImageInUse(name, error.reason) from None
         deleted = [str(image.image_id), *(chains.get(layer, layer) for layer in collected.removed)]
-        for layer, reason in collected.resisted:
-            output.message(settings, f"graphdriver: layer {layer!r} is out of use, but could not be deleted: {reason}")
+        stores.tell_resisted(settings, collected.resisted)
     if not settings.json:
         for one in untagged:
             click.echo(f"Untagged: {one}")

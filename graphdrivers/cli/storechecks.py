@@ -41,9 +41,13 @@ def _looked_at(root: str, name: str) -> Iterator[Check]:
             yield Check("store", State.PROBLEM, f"{len(faults) - FAULTS_MAX} more", "graphdriver check")
         if not faults:
             yield Check("store", State.OK, f"{counts}; made with {name}")
-        unused = collect.unused(site, over=recover.dead_leases(site))
+        left = collect.abandoned(site, "removing")
+        for one in left:
+            what = f"{one.name} is out of use, but not deleted yet: {one.reason}"
+            yield Check("store", State.NOTE, what, "graphdriver gc")
+        unused = len(collect.unused(site, over=recover.dead_leases(site))) - len(left)
         if unused:
-            yield Check("store", State.NOTE, f"{len(unused)} layer(s) that nothing needs", "graphdriver gc")
+            yield Check("store", State.NOTE, f"{unused} layer(s) that nothing needs", "graphdriver gc")
 
 
 def _counted(site: Site, kind: str) -> str:

@@ -1,7 +1,7 @@
 """The store that a command works on, opened."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 import click
@@ -13,6 +13,7 @@ from graphdrivers.api.images import Image
 from graphdrivers.api.store import Store, open_store
 from graphdrivers.cli import home, output
 from graphdrivers.cli.settings import Settings
+from graphdrivers.store import names
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -36,6 +37,13 @@ def opened(settings: Settings, *, durability: str = "layer") -> Iterator[Store]:
         except errors.LayerInUse as error:
             _tell_owner(settings, error)
             raise
+
+
+def tell_resisted(settings: Settings, resisted: Iterable[tuple[str, str]]) -> None:
+    """Tell of layers that could not be deleted, and why."""
+    for name, reason in resisted:
+        what = f"layer {name!r} is out of use, but" if names.is_own(name) else "files of removed layers are"
+        output.message(settings, f"graphdriver: {what} not deleted yet: {reason}; 'graphdriver gc' tries again")
 
 
 def _tell_owner(settings: Settings, error: "errors.LayerInUse") -> None:

@@ -325,11 +325,23 @@ class LayerDirs:
         quotas.release(folder)
 
     def sweep(self) -> None:
-        """Delete what dead processes left in ``tmp``."""
+        """Delete what dead processes, and removals that failed, left in ``tmp``.
+
+        Raises:
+            OSError, GraphDriverError: of the first that resisted, when all were tried; others are in its notes.
+        """
+        failed: list[OSError | errors.GraphDriverError] = []
         for name in durable.Staging.leftovers(self._tmp):
-            for folder in ("", *self.made_as):
-                self.release(os.path.join(self._tmp, name, folder))
-            delete(self._tmp, name)
+            try:
+                for folder in ("", *self.made_as):
+                    self.release(os.path.join(self._tmp, name, folder))
+                delete(self._tmp, name)
+            except (OSError, errors.GraphDriverError) as error:
+                failed.append(error)
+        if failed:
+            for other in failed[1:]:
+                failed[0].add_note(f"another one: {other}")
+            raise failed[0]
 
 
 def mark(folder: str, name: str) -> None:

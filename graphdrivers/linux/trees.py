@@ -15,6 +15,7 @@ import attrs
 
 from graphdrivers.errors import SyscallError
 from graphdrivers.linux import mountinfo, resolve
+from graphdrivers.linux.libc import failure
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -222,7 +223,7 @@ def _refuse_mounts(dir_fd: int, name: bytes) -> None:
 
 def _remove_directory(dir_fd: int, name: bytes) -> None:
     """Empty and remove a directory, depth first."""
-    with DirStack(dir_fd) as stack:
+    with DirStack(dir_fd) as stack, _located(dir_fd, stack):
         _descend(stack, name)
         pending = [_unlink_files(stack.fd)]
         while pending:
@@ -236,6 +237,24 @@ def _remove_directory(dir_fd: int, name: bytes) -> None:
                 _descend(stack, pending[-1][-1])
                 pending.append(_unlink_files(stack.fd))
     os.rmdir(name, dir_fd=dir_fd)
+
+
+@contextlib.contextmanager
+def _located(dir_fd: int, stack: DirStack) -> Iterator[None]:
+    """Let an error tell the whole path of what it names in the current directory."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if not isinstance(error.filename, bytes):
+            raise
+        try:
+            above = os.fsencode(os.readlink(f"/proc/self/fd/{dir_fd}"))
+        except OSError:
+            above = b"."
+        path = os.path.join(above, stack.path(error.filename))
+        raise failure(error.errno or errno.EIO, "unlinkat", os.fsdecode(path)) from error
 
 
 def _descend(stack: DirStack, name: bytes) -> None:

@@ -15,8 +15,9 @@ from graphdrivers.archive.restore import LACKING, Damage
 from graphdrivers.archive.verify import Finding, FindingKind, verify
 from graphdrivers.driver import Driver
 from graphdrivers.model import LayerRecord
-from graphdrivers.store import ledger, mounted, names, recover, rows, substitutes, tars, trees
+from graphdrivers.store import ledger, mounted, names, rows, substitutes, tars, trees
 from graphdrivers.store.database import Row
+from graphdrivers.store.holders import NOBODY
 from graphdrivers.store.ledger import Layer
 from graphdrivers.store.site import Site
 
@@ -59,6 +60,8 @@ Observe = Callable[[int, int], object]
 
 def check(site: Site, *, deep: bool = False, observe: Observe | None = None) -> Iterator[Fault]:
     """Look for damage; changes nothing. What other processes are making or removing right now is left out.
+
+    So are layers that could not be deleted: they are out of use and harm nobody, and `collect.abandoned` has them.
 
     Args:
         site: the store.
@@ -234,7 +237,7 @@ def _complete(known: Iterable[Row]) -> Iterator[tuple[str, str | None, str | Non
 def _unfinished(site: Site, known: Iterable[Row]) -> Iterator[Fault]:
     """Name what dead processes left, and the layers of which a whole one waits to take the place."""
     for name, _parent, state, _, holder in known:
-        if state != "ready" and recover.is_dead(site, holder):
+        if state != "ready" and holder != str(NOBODY) and site.is_dead(holder):
             yield Fault(FaultKind.UNFINISHED, name, "", f"{state}, by a process that is gone")
     for layer in substitutes.left(site):
         yield Fault(FaultKind.UNFINISHED, layer.name, "", "its repair was begun; it goes on without the layer's tar")

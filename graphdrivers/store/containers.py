@@ -405,7 +405,8 @@ def _made(
         with contextlib.suppress(errors.GraphDriverError, OSError):  # opening the store tries again
             site.database.take_back(cancel)
             for name, _parent in reversed(layers):
-                making.undo(site, name)
+                with contextlib.suppress(errors.GraphDriverError, OSError):  # so does the next collection
+                    making.undo(site, name)
         raise
 
 

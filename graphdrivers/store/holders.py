@@ -52,6 +52,11 @@ class Holder:
         return self.boot == boot_id() and _started(self.pid) in {self.started, -1}
 
 
+NOBODY = Holder("-", 0, 0)
+"""In the row of a layer that could not be deleted: whoever likes may try again. A process that is gone, to all who ask
+(and to older releases)."""
+
+
 @functools.cache
 def _own_start(pid: int) -> int:
     """Give when this process was started; asked once (a child that was forked has another pid)."""

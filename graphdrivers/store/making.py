@@ -6,7 +6,6 @@ before it is 'ready'.
 """
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, BinaryIO, cast
 
@@ -15,7 +14,7 @@ import attrs
 from graphdrivers import archive, errors
 from graphdrivers.linux import durable
 from graphdrivers.model import Applied, ChainID, DiffID, Limits, Progress
-from graphdrivers.store import files, leases, ledger, names
+from graphdrivers.store import collect, files, leases, ledger, names
 from graphdrivers.store.database import Step
 from graphdrivers.store.holders import Holder
 from graphdrivers.store.ledger import Layer
@@ -103,7 +102,7 @@ def intended(site: Site, parent: Layer | None) -> Iterator[Begun]:
         with site.syncing() as sync:
             yield attrs.evolve(begun, sync=sync)
     except BaseException:
-        with contextlib.suppress(errors.GraphDriverError, OSError):  # recover tries again
+        with contextlib.suppress(errors.GraphDriverError, OSError):  # the next collection tries again
             undo(site, begun.name)
         raise
     if site.database.one("SELECT 1 FROM layers WHERE name = ? AND state = 'making'", (begun.name,)):
@@ -147,22 +146,33 @@ def acknowledge(site: Site, made: Made, lease: str) -> Layer:
 def undo(site: Site, name: str) -> None:
     """Take back a layer that was not acknowledged, and what is kept beside it. Idempotent.
 
-    One that was acknowledged stays, and one that stands in for a layer that is being repaired.
+    One that was acknowledged stays, and one that stands in for a layer that is being repaired. Where it cannot be
+    deleted it is out of use, and the next collection tries again.
     """
     kept = """
         SELECT 1 FROM layers WHERE name = :name AND state = 'ready'
         UNION ALL SELECT 1 FROM repairs JOIN layers ON name = layer AND state = 'ready' WHERE substitute = :name"""
     if site.database.one(kept, {"name": name}):
         return  # what failed came after the acknowledgement (Ctrl-C, somebody's callback)
-    site.driver.remove(name)
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(site.record_path(name))
+    try:
+        collect.delete(site, name)
+    except BaseException as error:
+        reason = str(error) or type(error).__name__
+        site.database.take_back(lambda step: _give_up(step, name, reason))
+        raise
     site.database.take_back(lambda step: _forget(step, name))
 
 
 def _forget(step: Step, name: str) -> None:
     step.execute("DELETE FROM repairs WHERE substitute = ?", (name,))
-    step.execute("DELETE FROM layers WHERE name = ?", (name,))
+    collect.forget(step, name)
+
+
+def _give_up(step: Step, name: str, reason: str) -> None:
+    """Put a layer out of use that could not be deleted now; the next collection tries again."""
+    step.execute("DELETE FROM repairs WHERE substitute = ?", (name,))
+    step.execute("UPDATE layers SET state = 'removing' WHERE name = ? AND state = 'making'", (name,))
+    collect.hand_back(step, name, reason)
 
 
 def fill_again(site: Site, layer: Layer, tar: BinaryIO, limits: Limits) -> None:

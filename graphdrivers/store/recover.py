@@ -15,7 +15,6 @@ import attrs
 from graphdrivers import errors
 from graphdrivers.linux.boot import boot_id
 from graphdrivers.store import collect, images, ledger, making, mounted, names
-from graphdrivers.store.holders import Holder
 from graphdrivers.store.ledger import Layer
 from graphdrivers.store.site import Site
 
@@ -46,8 +45,9 @@ def recover(site: Site) -> list[Problem]:
     if not rebooted and not _is_unfinished(site) and not mounted.over(site):
         return problems
     with site.lock("recover"):
-        for row in _dead_layers(site):
-            _try(problems, row.name, functools.partial(_finish, site, row))
+        _try(problems, "ledger", functools.partial(_finish_removals, site, problems))
+        for layer in collect.abandoned(site, "making"):
+            _try(problems, layer.name, functools.partial(_take_back, site, layer.name))
         if site.database.one("SELECT 1 FROM repairs"):
             _finish_repairs(site, problems)
         _drop_dead_containers(site)
@@ -101,21 +101,16 @@ def _without_lost_inits(site: Site, problems: list[Problem]) -> list[Problem]:
     return [problem for problem in problems if problem.what not in dropped]
 
 
-@attrs.frozen
-class _Unfinished:
-    name: str
-    state: str
+def _finish_removals(site: Site, problems: list[Problem]) -> None:
+    told = {problem.reason for problem in problems}  # by the driver, which could not settle because of it
+    resisted = collect.drop_unused(site, ()).resisted
+    problems += [Problem(name, reason) for name, reason in resisted if reason not in told]
 
 
-def _finish(site: Site, row: _Unfinished) -> None:
-    if row.state == "removing":
-        resisted = collect.sweep(site, [row.name]).resisted
-        if resisted:
-            raise errors.StoreError(site.root, resisted[0][1])
-        return
+def _take_back(site: Site, layer: str) -> None:
     with site.database.write() as step:
-        step.execute("DELETE FROM containers WHERE NOT ready AND (layer = :name OR init = :name)", {"name": row.name})
-    making.undo(site, row.name)
+        step.execute("DELETE FROM containers WHERE NOT ready AND (layer = :name OR init = :name)", {"name": layer})
+    making.undo(site, layer)
 
 
 def _finish_repairs(site: Site, problems: list[Problem]) -> None:
@@ -130,26 +125,12 @@ def _finish_repairs(site: Site, problems: list[Problem]) -> None:
         _try(problems, layer.name, functools.partial(finish, layer))
 
 
-def _dead_layers(site: Site) -> list[_Unfinished]:
-    """Give unfinished layers whose makers or removers are gone, children first."""
-    query = f"""
-        WITH RECURSIVE depths (layer, depth) AS (
-            SELECT name, 0 FROM layers WHERE state != 'ready'
-            UNION SELECT name, depth + 1 FROM layers JOIN depths ON parent = layer
-            WHERE state != 'ready' AND depth < {ledger.DEPTH_MAX})
-        SELECT name, state, holder, max(depth) AS deepest FROM layers JOIN depths ON layer = name
-        WHERE state != 'ready' AND name NOT IN (
-            SELECT substitute FROM repairs JOIN layers AS whole ON whole.name = repairs.layer AND whole.state = 'ready')
-        GROUP BY name ORDER BY deepest DESC, name"""  # noqa: S608 - constants
-    return [_Unfinished(name, state) for name, state, holder, _ in site.database.read(query) if is_dead(site, holder)]
-
-
 def _is_unfinished(site: Site) -> bool:
     """Ask cheaply whether a dead process left anything."""
     query = """
         SELECT holder FROM layers WHERE state != 'ready' UNION SELECT holder FROM leases
         UNION SELECT holder FROM mounts WHERE holder IS NOT NULL"""
-    return any(is_dead(site, row[0]) for row in site.database.read(query))
+    return any(site.is_dead(row[0]) for row in site.database.read(query))
 
 
 def _drop_dead_containers(site: Site) -> None:
@@ -177,12 +158,7 @@ def dead_leases(site: Site) -> list[str]:
 
 def _is_over(site: Site, holder: str | None, expires: int | None) -> bool:
     """A lease with an end lives until then; one without lives as long as its process."""
-    return expires < ledger.now() if expires is not None else is_dead(site, holder)
-
-
-def is_dead(site: Site, holder: str | None) -> bool:
-    """Say whether a row's holder is a process that is gone."""
-    return holder is not None and not site.is_alive(Holder.parse(holder))
+    return expires < ledger.now() if expires is not None else site.is_dead(holder)
 
 
 def _expect_writes(site: Site) -> None:

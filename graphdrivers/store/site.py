@@ -72,6 +72,10 @@ class Site:
             return True
         return holder.boot == boot_id() and not self.lock(_presence_of(holder)).is_free()
 
+    def is_dead(self, holder: str | None) -> bool:
+        """Say whether a row's holder is a process that is gone."""
+        return holder is not None and not self.is_alive(Holder.parse(holder))
+
     @property
     def folder(self) -> str:
         """Where the store's own files are."""

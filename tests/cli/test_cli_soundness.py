@@ -1,12 +1,16 @@
 """What keeps a store sound, from the command line: gc, check, explain, status, doctor."""
 
+import os
 import pathlib
 
+import pytest
 from clirun import CommandLine, run_program
 from registries import running_registry
 from storeimages import BASE, layer, layout
 
 from graphdrivers import open_store
+from graphdrivers.linux import mounts
+from graphdrivers.model import Mount
 
 
 def damage(cli: CommandLine) -> pathlib.Path:
@@ -32,6 +36,34 @@ def test_collecting(store: CommandLine, tmp_path: pathlib.Path) -> None:
     assert (len(told["removed"]), told["bytes"], told["dry_run"]) == (1, 1000, False)
     assert store("gc").out == "Total reclaimed space: 0 B\n"
     assert len(store("layer", "ls", "--json").json) == 2
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_collecting_what_resists(any_store: CommandLine) -> None:
+    """A layer that cannot be deleted is told by rm, gc and doctor, is no damage, and goes when it can."""
+    any_store("create", "debian:12", "--name", "web")
+    top = any_store("inspect", "web").json[0]["Branches"][0]["layer"]
+    with open_store(any_store.root) as opened:
+        place = pathlib.Path(str(opened.driver.mounts(top, view=True)[0].source), "busy")
+    place.mkdir()
+    mounts.attach((Mount("tmpfs", "tests"),), str(place))
+    try:
+        removed = any_store("rm", "web")
+        dry, tried = any_store("gc", "--dry-run"), any_store("gc")
+        told = any_store("gc", "--dry-run", "--json").json
+        checked, doctor = any_store("check"), any_store("doctor", "--json", check=False).json
+    finally:
+        mounts.detach(str(place))
+    said = f"graphdriver: layer {top!r} is out of use, but not deleted yet: "
+    done = any_store("gc")
+
+    assert [said in ran.err for ran in (removed, dry, tried)] == [True] * 3
+    assert (removed.out, dry.out.count(f"Would delete: {top}\n"), tried.out.count("Deleted")) == ("web\n", 1, 0)
+    assert (told["removed"], [one["layer"] for one in told["resisted"]]) == ([top], [top])
+    assert (checked.code, checked.out) == (0, "")
+    assert [one["state"] for one in doctor["checks"] if f"{top} is out of use" in one["message"]] == ["note"]
+    assert (done.out, done.err) == ("Total reclaimed space: 0 B\n", "")  # it was deleted when the store was opened
+    assert top not in {one["name"] for one in any_store("layer", "ls", "--json").json}
 
 
 def test_check_and_repair(any_store: CommandLine, tmp_path: pathlib.Path) -> None:

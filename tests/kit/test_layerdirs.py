@@ -14,6 +14,8 @@ import pytest
 from graphdrivers import errors
 from graphdrivers.kit import layerdirs
 from graphdrivers.kit.layerdirs import LayerDirs, LayerFile
+from graphdrivers.linux import mounts
+from graphdrivers.model import Mount
 
 NAME = "made-up"
 
@@ -184,6 +186,28 @@ def test_a_killed_process_leaves_what_sweep_deletes(dirs: LayerDirs, moment: str
     assert len(busy) == 1
     assert os.listdir(os.path.join(dirs.home, "tmp")) == []
     assert dirs.names() == (["doomed"] if moment == "making" else [])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_leftovers_that_resist(dirs: LayerDirs) -> None:
+    """Those in which something is mounted stay and are told, each of them; all others are deleted."""
+    tmp = pathlib.Path(dirs.home, "tmp")
+    for name in ("old-1", "old-2", "old-3", "old-4"):
+        (tmp / name / "place").mkdir(parents=True)
+    busy = [str(tmp / name / "place") for name in ("old-1", "old-3")]
+    for place in busy:
+        mounts.attach((Mount("tmpfs", "tests"),), place)
+    try:
+        with pytest.raises(OSError, match="old-1") as caught:
+            dirs.sweep()
+        assert sorted(os.listdir(tmp)) == ["old-1", "old-3"]
+    finally:
+        for place in busy:
+            mounts.detach(place)
+    dirs.sweep()
+
+    assert ["old-3" in note for note in caught.value.__notes__] == [True]
+    assert os.listdir(tmp) == []
 
 
 def test_labels_fit_the_kernel() -> None:

@@ -195,8 +195,10 @@ class AufsDriver(Driver):
                 For a whole home they are only put aside.
         """
         if layer is None:
-            self._dirs.sweep()
-            self._settle_all()
+            try:
+                self._dirs.sweep()
+            finally:
+                self._settle_all()
             return
         self._dirs.read(layer)
         if not self._dirs.is_sealed(layer) and not self._dirs.mounted_at(layer):
