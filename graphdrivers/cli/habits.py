@@ -70,6 +70,9 @@ OPTIONS = {
 }
 """The same of options, or of those of one command; what a command has is never looked up."""
 
+VALUES = {"--tls-verify": "'--no-tls-verify'"}
+"""Flags that other programs give a value, as in ``--tls-verify=false``, and that none is given here."""
+
 _NEAR = 0.7
 """How like a word must be to be worth naming (`difflib.SequenceMatcher.ratio`): ``--filter`` is not ``--driver``."""
 

@@ -194,11 +194,13 @@ def _of_click(error: click.ClickException) -> failures.Failure:
 
 
 def _wrong_option(error: click.UsageError) -> str:
-    """Say what an option that does not exist may mean; nothing where the mistake is another one."""
-    if not isinstance(error, click.NoSuchOption):
-        return ""
+    """Say what an option that does not exist, or takes no value, may mean; nothing where the mistake is another one."""
     from graphdrivers.cli import habits  # noqa: PLC0415 - only for a mistake
 
+    if isinstance(error, click.BadOptionUsage) and error.option_name in habits.VALUES:
+        return f"{error.format_message().rstrip('.')}; here that is {habits.VALUES[error.option_name]}"
+    if not isinstance(error, click.NoSuchOption):
+        return ""
     of = error.ctx.command if error.ctx else click.Command("")
     known = [name for option in of.params for name in (*option.opts, *option.secondary_opts) if name.startswith("--")]
     return habits.option(error.option_name, known, of.name or "")

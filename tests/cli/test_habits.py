@@ -21,6 +21,7 @@ from graphdrivers.cli.main import application
         (["layer", "unpack"], "here that is 'apply'"),
         (["images", "--format", "x"], "here that is '--json', and jq"),
         (["images", "-a"], "here that is the default"),
+        (["pull", "--tls-verify=false", "base"], "here that is '--no-tls-verify'"),
         (["push", "--no-tls-verfy"], "did you mean '--no-tls-verify'?"),
     ],
 )
