@@ -85,7 +85,9 @@ def changes(settings: Settings, name: str) -> None:
             click.echo(f"{change.kind.letter} {output.visible(change.path)}")
 
 
-@layer.command(epilog="Example: graphdriver layer usage base")
+@layer.command(
+    epilog="Example: graphdriver layer usage base", short_help="Measure what the layer NAME holds by itself."
+)
 @click.argument("name", shell_complete=completing.layers)
 @global_options
 @click.pass_obj

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import io
 import os
 import signal
 import sys
@@ -128,8 +127,9 @@ def _open_streams() -> None:
         sys.stdout = _nothing(1)
     if sys.stderr is None:
         sys.stderr = _nothing(2)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
+    reconfigure = getattr(sys.stdout, "reconfigure", None)  # test runners put in streams that have none
+    if reconfigure is not None:
+        reconfigure(errors="backslashreplace")
 
 
 def _nothing(number: int) -> TextIO:
