@@ -19,6 +19,8 @@ html_theme = "furo"
 html_title = f"graphdrivers {release}"
 
 default_role = "code"
+smartquotes = False  # options begin with two hyphens, and what is quoted is copied into shells
+highlight_language = "none"  # literal blocks are commands and layouts of folders; Python is marked
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 napoleon_use_rtype = False

@@ -2,6 +2,7 @@
 
 import inspect
 import pathlib
+import textwrap
 from collections.abc import Iterator
 
 import click
@@ -21,6 +22,10 @@ Documents and tables go to stdout, everything else to stderr. Each kind of failu
 that makes no sense, 3 a failed system call. With ``--json`` a command prints one JSON document, a failure
 included. ``-`` stands for stdin and stdout. The options of ``graphdriver`` itself may stand anywhere.
 """
+
+
+_WIDTH = 140
+"""Columns of what is said of an option."""
 
 
 def page() -> str:
@@ -43,7 +48,10 @@ def _command(context: click.Context, common: frozenset[str]) -> Iterator[str]:
         metavar = "" if option.is_flag or option.count else f" {option.metavar or _choices(option)}"
         default = f"Default: {option.default}." if option.show_default else ""
         names = ", ".join([*option.opts, *option.secondary_opts])
-        yield f"``{names}{metavar}``\n    {' '.join(filter(None, [option.help, default]))}\n"
+        said = textwrap.wrap(" ".join(filter(None, [option.help, _range(option), default])), _WIDTH)
+        yield f"``{names}{metavar}``\n{textwrap.indent(chr(10).join(said), '    ')}\n"
+    if command.epilog:
+        yield from _epilog(command.epilog)
     if isinstance(command, click.Group):
         for name in command.list_commands(context):
             below = command.get_command(context, name)
@@ -56,6 +64,20 @@ def _argument(argument: click.Argument) -> str:
     """Show an argument as a usage line does."""
     name = argument.metavar or argument.human_readable_name
     return name if argument.required or name.startswith("[") else f"[{name}]"
+
+
+def _epilog(text: str) -> Iterator[str]:
+    """Show what stands at the end of a help: an example, as code, or a sentence."""
+    label, _, example = text.partition(": ")
+    yield from (f"{label}::\n", f"    {example}\n") if label == "Example" else (f"{text}\n",)
+
+
+def _range(option: click.Option) -> str:
+    """Say which numbers an option takes."""
+    if option.count or not isinstance(option.type, click.IntRange):
+        return ""
+    least, most = option.type.min, option.type.max
+    return f"At least {least}." if most is None else f"From {least} to {most}."
 
 
 def _choices(option: click.Option) -> str:

@@ -1,5 +1,6 @@
 """The public names are written down here, each resolves, and importing the package costs nothing."""
 
+import pydoc
 import subprocess
 import sys
 
@@ -8,7 +9,7 @@ import pytest
 import graphdrivers
 from graphdrivers import archive
 
-PUBLIC = ["Container", "Driver", "Image", "Store", "list_drivers", "load_driver", "open_store"]
+PUBLIC = ["Container", "Driver", "Image", "Store", "errors", "list_drivers", "load_driver", "open_store"]
 
 
 def test_names_are_these() -> None:
@@ -20,6 +21,17 @@ def test_names_are_these() -> None:
 def test_name_resolves(name: str) -> None:
     """Every promised name leads to a documented object."""
     assert getattr(graphdrivers, name).__doc__
+
+
+def test_errors_can_be_caught_by_their_place() -> None:
+    """``graphdrivers.errors.NAME`` works without an import of its own, whatever was imported before."""
+    assert "graphdrivers.errors" in loaded_by("import graphdrivers; graphdrivers.errors.ContainerNotFound")
+
+
+def test_looking_around() -> None:
+    """Interpreters that complete names, and ``help``, find the public ones."""
+    assert set(PUBLIC) <= set(dir(graphdrivers))
+    assert "open_store" in pydoc.render_doc(graphdrivers, renderer=pydoc.plaintext)
 
 
 def test_unknown_name() -> None:

@@ -5,7 +5,7 @@ import functools
 import os
 import pathlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, BinaryIO, Self
+from typing import TYPE_CHECKING, BinaryIO, NoReturn, Self
 
 from graphdrivers import errors
 from graphdrivers.api import images
@@ -246,6 +246,24 @@ class Container:
             ContainerInUse: it is mounted.
         """
         return containers.remove(self._site, self._record)
+
+    def __eq__(self, other: object) -> bool:
+        """Say whether both are handles to one container of one root."""
+        if not isinstance(other, Container):
+            return NotImplemented
+        return (self.container_id, self._site.root) == (other.container_id, other._site.root)
+
+    def __hash__(self) -> int:
+        """Fit what equal means."""
+        return hash(self.container_id)
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled or copied.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError("a container cannot be pickled: open the store in the other process, and ask it by name")
 
     def __repr__(self) -> str:
         """Tell one from others, for people who look at it."""

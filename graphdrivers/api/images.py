@@ -13,16 +13,16 @@ from graphdrivers.store.ledger import Layer
 from graphdrivers.store.site import Site
 
 
-@attrs.frozen(eq=False, kw_only=True)
+@attrs.frozen(kw_only=True)
 class Image:
-    """One image of a store, as it was when it was asked for."""
+    """One image of a store, as it was when it was asked for; equal to what is found with the same ID and names."""
 
     image_id: Digest
     """Digest of its configuration."""
     names: tuple[str, ...]
     """References in full, sorted; none for an image that lost its last one."""
-    config: ImageConfig = attrs.field(repr=False)
-    layers: tuple[Layer, ...] = attrs.field(repr=False)
+    config: ImageConfig = attrs.field(repr=False, eq=False)  # the ID is its digest
+    layers: tuple[Layer, ...] = attrs.field(repr=False, eq=False)  # these are what the configuration says
     """Lowest first."""
     manifest: bytes | None = attrs.field(repr=False)
     """The manifest it came with; ``None`` when there was none."""

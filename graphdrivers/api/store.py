@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, BinaryIO, Self, Unpack
+from typing import TYPE_CHECKING, BinaryIO, Unpack
 
 from graphdrivers import errors, loading
 from graphdrivers.api import images, initial, naming
@@ -11,7 +11,7 @@ from graphdrivers.api.description import Description
 from graphdrivers.api.images import Image
 from graphdrivers.api.lease import Lease
 from graphdrivers.api.naming import Named
-from graphdrivers.driver import Driver
+from graphdrivers.api.opened import Opened
 from graphdrivers.images.descriptors import Platform
 from graphdrivers.model import Change, Limits, Profile, Progress
 from graphdrivers.store import collect, containers, differing, explain, leases, mounted, recover, tars
@@ -21,8 +21,7 @@ from graphdrivers.store.explain import Need
 from graphdrivers.store.holders import Holder
 from graphdrivers.store.ledger import Layer
 from graphdrivers.store.opening import open_site
-from graphdrivers.store.recover import Problem
-from graphdrivers.store.site import Durability, Site
+from graphdrivers.store.site import Durability
 
 if TYPE_CHECKING:
     # Programs start with this module: what only some of its verbs need, and is slow to import, is imported by these.
@@ -64,29 +63,16 @@ def open_store(
     return Store(site, problems)
 
 
-class Store:
-    """An open store; a context manager.
+class Store(Opened):
+    """An open store; a context manager, which closes it.
 
     Beside what each verb names, all may raise OSError, LockTimeout and StoreCorrupt (see `open_store`); those that are
     given a name to look up ImageNotFound, ContainerNotFound or AmbiguousName, one to give InvalidReference.
+
+    It may be used from several threads, and in a child of fork(2). A process
+    that was not forked from this one opens the root by itself: a store cannot be
+    pickled. Whatever is asked of a store that is closed is a ``ValueError``.
     """
-
-    def __init__(self, site: Site, problems: list[Problem]) -> None:
-        """Take over what `opening.open_site` gave; see `open_store`."""
-        self.site = site
-        """The floor below, for tools that need more than is offered here."""
-        self.problems = tuple(problems)
-        """What opening could not repair."""
-
-    @property
-    def root(self) -> str:
-        """Where everything lies."""
-        return self.site.root
-
-    @property
-    def driver(self) -> Driver:
-        """The driver in use; its layers are the store's, to be looked at only."""
-        return self.site.driver
 
     def import_image(
         self,
@@ -477,16 +463,6 @@ class Store:
         from graphdrivers.store import repair  # noqa: PLC0415 - see TYPE_CHECKING above
 
         return repair.repair(self.site, faults, bringing.finder(sources), limits=limits, began=began)
-
-    def close(self) -> None:
-        """Let go of the driver and the ledger. Idempotent."""
-        self.site.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
     def layer_of(self, image: str | Image) -> str:
         """Give the name of an image's top layer in the driver.

@@ -10,7 +10,7 @@ from graphdrivers.api.containers import Container
 from graphdrivers.api.store import Store
 from graphdrivers.cli import completing, described, output, stores, times
 from graphdrivers.cli.each import each
-from graphdrivers.cli.settings import Settings, global_options, parse_size
+from graphdrivers.cli.settings import Settings, global_options, size_given
 from graphdrivers.store import mounted
 from graphdrivers.store.mounted import Held
 
@@ -18,19 +18,24 @@ from graphdrivers.store.mounted import Held
 @click.command(epilog="Example: graphdriver create --name web debian:12")
 @click.argument("image", shell_complete=completing.images)
 @click.option("--name", metavar="NAME", help="What to call it; by default the beginning of its ID.")
-@click.option("--size", metavar="SIZE", help="Limit of what may be written to it (10G); needs a driver with quotas.")
+@click.option(
+    "--size",
+    metavar="SIZE",
+    callback=size_given,
+    help="Limit of what may be written to it (10G); needs a driver with quotas.",
+)
 @stores.durability_option
 @global_options
 @click.pass_obj
-def create(settings: Settings, image: str, name: str | None, size: str | None, durability: str) -> None:
+def create(settings: Settings, image: str, name: str | None, size: int | None, durability: str) -> None:
     """Make a container of IMAGE; print its name.
 
     A writable layer over an init layer (/etc/hosts, /etc/resolv.conf, mount
-    points such as /proc) over the image's layers. 'mount' gives the tree.
+    points such as /proc) over the image's layers. 'mount' gives the tree. Nothing
+    runs in it here; 'bundle' is told what a runtime is to run, and how.
     """
-    limit = None if size is None else parse_size(size)
     with stores.opened(settings, durability=durability) as store:
-        container = store.create(image, name=name, size=limit)
+        container = store.create(image, name=name, size=size)
         summary = described.container_summary(container, described.image_of(store, container))
     _told(settings, container.name, summary)
 

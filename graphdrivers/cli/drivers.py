@@ -62,7 +62,7 @@ def _show(found: list[loading.DriverInfo], settings: Settings) -> None:
         else:
             output.paragraph(f"{info.name} cannot be used", info.reason)
             if info.fix:
-                output.paragraph("  fix", info.fix)
+                output.paragraph("fix", info.fix, margin="  ")
         for note in info.notes:
             output.paragraph(f"{info.name} note", note)
         if settings.verbosity > 0:

@@ -22,7 +22,7 @@ SYSTEM = 3
 """Exit code of a failed system call (an ``OSError``)."""
 
 _ADVICE = {
-    errno.ENOSPC: "free some space there, or use another --root",
+    errno.ENOSPC: "free some space, or write to another place (--root, -o)",
     errno.EDQUOT: "the quota is used up: free some space, or use another --root",
     errno.EACCES: "use a --root of your own, or run as root",
     errno.EPERM: "run as root, or see 'graphdriver doctor' for what works without",

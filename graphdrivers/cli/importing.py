@@ -21,6 +21,9 @@ from graphdrivers.images import opening
 from graphdrivers.images.reference import Reference
 from graphdrivers.images.rootfs import Kind, RootFS
 
+_ARCHIVES = ("dir", "docker-archive", "oci", "oci-archive")
+"""Transports of containers-transports(5) whose images are files here."""
+
 jobs_option = click.option(
     "--jobs",
     type=click.IntRange(1, 32),
@@ -71,14 +74,15 @@ def import_image(
     given = [images.tag_reference(name) for name in names]
     with contextlib.ExitStack() as stack:
         place = stack.enter_context(_stdin()) if path == "-" else path
-        opened = opening.open_source(
-            place,
-            kind=None if kind is None else Kind(kind),
-            platform=platform,
-            reference=reference,
-            scratch=settings.scratch,
-            source_date_epoch=settings.source_date_epoch,
-        )
+        with _transport_told(path):
+            opened = opening.open_source(
+                place,
+                kind=None if kind is None else Kind(kind),
+                platform=platform,
+                reference=reference,
+                scratch=settings.scratch,
+                source_date_epoch=settings.source_date_epoch,
+            )
         stack.callback(opened.close)
         if isinstance(opened, RootFS):
             said = describing.description(
@@ -94,6 +98,20 @@ def import_image(
         if path == "-":  # a bare tag is not completed by the name of a device
             opened = attrs.evolve(opened, source="-")
         bring(settings, store, opened, given or None, fresh="Loaded image", jobs=jobs)
+
+
+@contextlib.contextmanager
+def _transport_told(path: str) -> Iterator[None]:
+    """Say what does what is asked for, where a path that does not exist is written as skopeo and podman have it."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        transport, colon, _ = path.partition(":")
+        if colon and transport in _ARCHIVES:
+            error.add_note(f"name the file or folder alone, without '{transport}:'; --reference says which image in it")
+        elif colon and not os.path.isabs(path):
+            error.add_note("'graphdriver pull' fetches from a registry")
+        raise
 
 
 @contextlib.contextmanager

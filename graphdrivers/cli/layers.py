@@ -10,7 +10,7 @@ import click
 from graphdrivers import errors
 from graphdrivers.cli import completing, home, output, owners
 from graphdrivers.cli.lazy import Lazy, LazyGroup
-from graphdrivers.cli.settings import Settings, global_options, parse_size
+from graphdrivers.cli.settings import Settings, global_options, size_given
 from graphdrivers.driver import Driver
 from graphdrivers.model import LayerRecord, LayerSpec, Usage, validate_layer_name
 
@@ -38,12 +38,17 @@ def layer() -> None:
 @click.option(
     "--parent", metavar="LAYER", shell_complete=completing.layers, help="A sealed layer that this one stands on."
 )
-@click.option("--size", metavar="SIZE", help="Limit of the layer's own content (10G); needs a driver with quotas.")
+@click.option(
+    "--size",
+    metavar="SIZE",
+    callback=size_given,
+    help="Limit of the layer's own content (10G); needs a driver with quotas.",
+)
 @global_options
 @click.pass_obj
-def create(settings: Settings, name: str, parent: str | None, size: str | None) -> None:
+def create(settings: Settings, name: str, parent: str | None, size: int | None) -> None:
     """Create an empty writable layer NAME."""
-    spec = LayerSpec(size=None if size is None else parse_size(size))
+    spec = LayerSpec(size=size)
     owners.refuse_own(settings.root, name, *([] if parent is None else [parent]))
     with home.opened(settings) as place, place.locked(name, parent=parent):
         place.driver.create(name, parent, spec)
@@ -80,7 +85,9 @@ def changes(settings: Settings, name: str) -> None:
             click.echo(f"{change.kind.letter} {output.visible(change.path)}")
 
 
-@layer.command(epilog="Example: graphdriver layer usage base")
+@layer.command(
+    epilog="Example: graphdriver layer usage base", short_help="Measure what the layer NAME holds by itself."
+)
 @click.argument("name", shell_complete=completing.layers)
 @global_options
 @click.pass_obj

@@ -42,7 +42,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; a name that is nearly one is told.
+        """Find the command; what a wrong name may mean is told.
 
         Raises:
             click.UsageError: there is no such command.
@@ -50,13 +50,10 @@ class LazyGroup(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            import difflib  # noqa: PLC0415 - only for a mistake
+            from graphdrivers.cli import habits  # noqa: PLC0415 - only for a mistake
 
-            near = difflib.get_close_matches(args[0], self.list_commands(ctx), 1)
-            if near and "did you mean" not in error.message.lower():
-                message = f"{error.message.rstrip('.')}; did you mean {near[0]!r}?"
-                raise click.UsageError(message, ctx) from None
-            raise
+            words = habits.COMMANDS if ctx.parent is None else habits.LAYER_COMMANDS
+            raise click.UsageError(habits.command(args[0], self.list_commands(ctx), words), error.ctx or ctx) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands from the table, importing none."""

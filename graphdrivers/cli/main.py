@@ -9,12 +9,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn, TextIO
 
 import click
-import click.shell_completion
 
 from graphdrivers import errors
 from graphdrivers.cli import failures, output
 from graphdrivers.cli.lazy import Lazy, LazyGroup
-from graphdrivers.cli.settings import COMPLETION_VARIABLE, from_environment, global_options
+from graphdrivers.cli.settings import explained_global_options, from_environment
 
 PROGRAM = "graphdriver"
 
@@ -107,7 +106,7 @@ def _version(context: click.Context, _option: click.Parameter, value: bool) -> N
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Variables: GRAPHDRIVER_ROOT, GRAPHDRIVER_DRIVER, NO_COLOR, SOURCE_DATE_EPOCH, TMPDIR.",
 )
-@global_options
+@explained_global_options
 @click.option("--version", is_flag=True, callback=_version, expose_value=False, help="Print the version.")
 def application() -> None:
     """Store container images as layers, make containers of them, and mount both."""
@@ -120,11 +119,17 @@ def main() -> NoReturn:
 
 
 def _open_streams() -> None:
-    """Open closed output streams on nothing, so that no file of ours gets their numbers and their content."""
+    """Open closed output streams on nothing, so that no file of ours gets their numbers and their content.
+
+    What the locale has no character for is escaped on stdout, as Python does on stderr.
+    """
     if sys.stdout is None:
         sys.stdout = _nothing(1)
     if sys.stderr is None:
         sys.stderr = _nothing(2)
+    reconfigure = getattr(sys.stdout, "reconfigure", None)  # test runners put in streams that have none
+    if reconfigure is not None:
+        reconfigure(errors="backslashreplace")
 
 
 def _nothing(number: int) -> TextIO:
@@ -166,9 +171,10 @@ def _invoke(program: Application, arguments: list[str]) -> int:
     settings = from_environment()
     settings.arguments = tuple(arguments)
     if settings.completion is not None:
-        return click.shell_completion.shell_complete(
-            program, {"obj": settings}, PROGRAM, COMPLETION_VARIABLE, settings.completion
-        )
+        from graphdrivers.cli import shells  # noqa: PLC0415 - only for a shell that asks
+
+        shells.complete(program, settings, settings.completion)
+        return 0
     try:
         with program.make_context(PROGRAM, arguments, obj=settings) as context:
             program.invoke(context)
@@ -183,8 +189,21 @@ def _of_click(error: click.ClickException) -> failures.Failure:
     if not isinstance(error, click.UsageError):
         return failures.Failure(type(error).__name__, error.format_message(), "", error.exit_code)
     path = error.ctx.command_path if error.ctx else PROGRAM
-    message = error.format_message().rstrip(".")
+    message = _wrong_option(error) or " ".join(error.format_message().split()).rstrip(".")
     return failures.Failure("UsageError", message, f"see '{path} --help'", failures.USAGE)
+
+
+def _wrong_option(error: click.UsageError) -> str:
+    """Say what an option that does not exist, or takes no value, may mean; nothing where the mistake is another one."""
+    from graphdrivers.cli import habits  # noqa: PLC0415 - only for a mistake
+
+    if isinstance(error, click.BadOptionUsage) and error.option_name in habits.VALUES:
+        return f"{error.format_message().rstrip('.')}; here that is {habits.VALUES[error.option_name]}"
+    if not isinstance(error, click.NoSuchOption):
+        return ""
+    of = error.ctx.command if error.ctx else click.Command("")
+    known = [name for option in of.params for name in (*option.opts, *option.secondary_opts) if name.startswith("--")]
+    return habits.option(error.option_name, known, of.name or "")
 
 
 def _tell(failure: failures.Failure, *, as_json: bool) -> int:

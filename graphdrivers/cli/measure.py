@@ -19,7 +19,7 @@ from graphdrivers.bench.sizes import FULL, Sizes
 from graphdrivers.bench.workload import Workload
 from graphdrivers.bench.workloads import WORKLOADS
 from graphdrivers.cli import files, measured, measuring, output
-from graphdrivers.cli.settings import Settings, global_options, parse_size
+from graphdrivers.cli.settings import Settings, global_options, size_given
 
 REGRESSED = 4
 """Exit code where ``--compare`` found something that got worse by more than ``--tolerance``."""
@@ -70,10 +70,6 @@ def _places(context: click.Context, option: click.Parameter, pairs: tuple[str, .
     return places
 
 
-def _size(_context: click.Context, _option: click.Parameter, text: str | None) -> int | None:
-    return None if text is None else parse_size(text)
-
-
 @click.command()
 @click.argument("workloads", nargs=-1, callback=_workload_names, metavar="[WORKLOAD]...")
 @click.option("--list", "listing", is_flag=True, help="Only explain the workloads.")
@@ -91,7 +87,7 @@ def _size(_context: click.Context, _option: click.Parameter, text: str | None) -
 )
 @click.option("--full", is_flag=True, help="All that a workload models (a database of 1 GiB), whatever it costs.")
 @click.option("--files", "count", metavar="N", type=click.IntRange(1, 10**6), help="Small files at most.")
-@click.option("--database", metavar="SIZE", callback=_size, help="Size of the database's file.")
+@click.option("--database", metavar="SIZE", callback=size_given, help="Size of the database's file.")
 @click.option(
     "--budget", metavar="TIME", callback=_duration, default="60s", show_default=True, help="Time for everything."
 )

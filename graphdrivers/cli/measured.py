@@ -16,7 +16,7 @@ def show_workloads(workloads: Sequence[Workload]) -> None:
     """Explain the workloads and their rows."""
     for workload in workloads:
         output.paragraph(workload.name, f"{workload.title}. {workload.models}")
-        output.paragraph("    figures", "; ".join(row.meaning for row in workload.rows))
+        output.paragraph("figures", "; ".join(row.meaning for row in workload.rows), margin="    ")
 
 
 def workload_list(workloads: Sequence[Workload]) -> list[dict[str, object]]:

@@ -61,7 +61,7 @@ def umount(settings: Settings, what: str, *, lazy: bool) -> None:
     By name that is all its mounts. Unmounting what is not mounted is fine, and
     said.
     """
-    with stores.opened(settings) as store, _busy_told():
+    with stores.opened(settings) as store, _busy_told(), _path_told(what):
         undone = _by_path(store, os.path.realpath(what), lazy=lazy) if "/" in what else None
         if undone is None or (not undone and not os.path.lexists(what)):  # an image's name may have slashes
             undone = _by_name(store, what, lazy=lazy)
@@ -69,6 +69,17 @@ def umount(settings: Settings, what: str, *, lazy: bool) -> None:
         output.message(settings, f"graphdriver: {what!r} is not mounted; nothing to do")
     if settings.json:
         output.document({"name": what, "unmounted": undone})
+
+
+@contextlib.contextmanager
+def _path_told(what: str) -> Iterator[None]:
+    """Say how a path is written, where what was taken for a name is one."""
+    try:
+        yield
+    except errors.ObjectNotFound as error:
+        if "/" not in what and os.path.lexists(what):
+            error.add_note(f"to name the path write ./{what}")
+        raise
 
 
 @contextlib.contextmanager

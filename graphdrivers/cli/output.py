@@ -101,11 +101,18 @@ def width() -> int:
     return shutil.get_terminal_size((PLAIN_WIDTH, 24)).columns if sys.stdout.isatty() else PLAIN_WIDTH
 
 
-def paragraph(label: str, text: str) -> None:
-    """Print ``label: text`` wrapped, continuation lines indented; what a terminal would obey is escaped."""
+def paragraph(label: str, text: str, *, margin: str = "") -> None:
+    """Print ``label: text`` wrapped, continuation lines indented; what a terminal would obey is escaped.
+
+    Args:
+        label: what it is about.
+        text: what is said of it.
+        margin: stands before the first line, and as blanks before the others.
+    """
     line = one_line(" ".join(f"{label}: {text}".split()))
+    rest = " " * len(margin) + "    "
     wrapped = textwrap.wrap(
-        line, width(), subsequent_indent="    ", break_long_words=False, break_on_hyphens=False, drop_whitespace=True
+        line, width(), initial_indent=margin, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False
     )
     click.echo("\n".join(wrapped))
 

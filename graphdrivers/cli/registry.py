@@ -22,6 +22,9 @@ from graphdrivers.model import DiffID
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
+_TRANSPORT = "docker://"
+"""What podman and skopeo write before a reference at a registry (containers-transports(5)); here it may be left out."""
+
 _TOLD = {
     PushState.SENDING: "Pushing",
     PushState.SENT: "Pushed",
@@ -105,7 +108,7 @@ def pull(
     straight into the store, only those that it lacks. Logins come from the
     files that 'podman login', 'skopeo login' and 'docker login' write.
     """
-    wanted = Reference.parse(reference)
+    wanted = Reference.parse(reference.removeprefix(_TRANSPORT))
     how = connection(settings, wanted, creds, authfile, tls_verify=tls_verify)
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(stores.opened(settings, durability=durability))
@@ -125,7 +128,7 @@ def pull(
     show_default=True,
     help="Of layers that are sent; those that are there or can be mounted stay as they came.",
 )
-@click.option("--jobs", type=click.IntRange(1, 32), default=3, show_default=True, help="Layers at a time.")
+@click.option("--jobs", metavar="N", type=click.IntRange(1, 32), default=3, show_default=True, help="Layers at a time.")
 @connection_options
 @global_options
 @click.pass_obj
@@ -183,7 +186,7 @@ def _destination(image: Image, name: str, reference: str | None) -> Reference:
         InvalidReference: no reference.
     """
     if reference is not None:
-        return Reference.parse(reference)
+        return Reference.parse(reference.removeprefix(_TRANSPORT))
     with contextlib.suppress(errors.InvalidReference):
         if str(Reference.parse(name)) in image.names:
             return Reference.parse(name)

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import attrs
 import click
+from click.shell_completion import CompletionItem
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -30,8 +31,8 @@ REGISTRY_VARIABLES = (
 class Settings:
     """The answer to *where, with what, how loud*; filled while the command line is parsed."""
 
-    root: str
-    """Absolute path below which everything lies."""
+    found_root: str | None
+    """Absolute path below which everything lies; ``None`` where nobody named one and the user has no home."""
     root_given: bool = False
     """Whether the person named it, by option or variable."""
     driver: str = "auto"
@@ -51,6 +52,19 @@ class Settings:
     scratch: str = "/tmp"  # noqa: S108 - the documented default of TMPDIR; folders in it are made by tempfile
     """Where folders that live only as long as a command are made."""
 
+    @property
+    def root(self) -> str:
+        """Absolute path below which everything lies.
+
+        Raises:
+            click.UsageError: nobody named one, and the user has no home.
+        """
+        if self.found_root is None:
+            raise click.UsageError(
+                "this user has no home directory (HOME): name a place with --root or GRAPHDRIVER_ROOT"
+            )
+        return self.found_root
+
 
 def from_environment(environ: Mapping[str, str] | None = None, *, uid: int | None = None) -> Settings:
     """Read the variables that this program honours, and no others.
@@ -65,7 +79,7 @@ def from_environment(environ: Mapping[str, str] | None = None, *, uid: int | Non
     variables = {name: value for name, value in (os.environ if environ is None else environ).items() if value}
     root = variables.get("GRAPHDRIVER_ROOT") or _default_root(variables, os.geteuid() if uid is None else uid)
     return Settings(
-        root=os.path.realpath(root),
+        found_root=None if root is None else os.path.realpath(root),
         root_given="GRAPHDRIVER_ROOT" in variables,
         driver=variables.get("GRAPHDRIVER_DRIVER", "auto"),
         source_date_epoch=_epoch(variables.get("SOURCE_DATE_EPOCH")),
@@ -75,13 +89,16 @@ def from_environment(environ: Mapping[str, str] | None = None, *, uid: int | Non
     )
 
 
-def _default_root(variables: Mapping[str, str], uid: int) -> str:
-    """Where layers live when nobody says (XDG Base Directory Specification for users)."""
+def _default_root(variables: Mapping[str, str], uid: int) -> str | None:
+    """Where layers live when nobody says (XDG Base Directory Specification for users); ``None`` without a home."""
     if uid == 0:
         return "/var/lib/graphdrivers"
     data = variables.get("XDG_DATA_HOME", "")
     if not os.path.isabs(data):  # the specification: a relative one is ignored
-        data = os.path.join(variables.get("HOME") or os.path.expanduser("~"), ".local", "share")
+        home = variables.get("HOME") or os.path.expanduser("~")
+        if not os.path.isabs(home):  # a user whom no database knows: "~" stays as it is
+            return None
+        data = os.path.join(home, ".local", "share")
     return os.path.join(data, "graphdrivers")
 
 
@@ -95,7 +112,7 @@ def _epoch(text: str | None) -> int | None:
 
 def _set_root(context: click.Context, _option: click.Parameter, value: str | None) -> None:
     if value is not None:
-        context.obj.root = os.path.realpath(value)
+        context.obj.found_root = os.path.realpath(value)
         context.obj.root_given = True
 
 
@@ -129,35 +146,68 @@ def _set_quiet(context: click.Context, _option: click.Parameter, value: bool) ->
         context.obj.verbosity = -1
 
 
+def _folders(_context: click.Context, _option: click.Parameter, typed: str) -> list[CompletionItem]:
+    """Let the shell offer its folders."""
+    return [CompletionItem(typed, type="dir")]
+
+
+def _drivers(_context: click.Context, _option: click.Parameter, typed: str) -> list[CompletionItem]:
+    """Offer the drivers that are installed; loads none."""
+    from graphdrivers import offers  # noqa: PLC0415 - only for a shell that asks
+
+    return [CompletionItem(name) for name in sorted((*offers.installed(), "auto")) if name.startswith(typed)]
+
+
+_SHORT = {
+    "root": "Where everything lies.",
+    "driver": "Which storage driver.",
+    "opt": "Driver option.",
+    "verbose": "Say more.",
+    "quiet": "Only errors.",
+}
+"""What each command says of the global options."""
+
+_LONG = {
+    "root": "Where everything lies. Default: $GRAPHDRIVER_ROOT, else /var/lib/graphdrivers for root, and for others"
+    " graphdrivers in $XDG_DATA_HOME (~/.local/share).",
+    "driver": "Which storage driver, of those that 'graphdriver drivers' lists. Default: $GRAPHDRIVER_DRIVER, else the"
+    " one that made the store, else the best that works here.",
+    "opt": "An option of the driver; may be repeated.",
+    "verbose": "Say more, also how things are done.",
+    "quiet": "Say nothing but errors; of lists only the IDs.",
+}
+"""What the program itself says of them."""
+
+
 def global_options(command: _Command) -> _Command:
     """Let a command (or group) take the global options; their values end in ``context.obj``."""
-    adders = (
-        click.option("--root", metavar="DIR", callback=_set_root, expose_value=False, help="Where everything lies."),
-        click.option(
-            "--driver", metavar="NAME", callback=_set_driver, expose_value=False, help="Which storage driver."
-        ),
-        click.option(
-            "--opt",
-            metavar="KEY=VALUE",
-            multiple=True,
-            callback=_set_options,
-            expose_value=False,
-            help="Driver option.",
-        ),
-        click.option(
-            "--json",
-            is_flag=True,
-            is_eager=True,
-            callback=_set_json,
-            expose_value=False,
-            help="Print one JSON document.",
-        ),
-        click.option("-v", "--verbose", count=True, callback=_set_loudness, expose_value=False, help="Say more."),
-        click.option("-q", "--quiet", is_flag=True, callback=_set_quiet, expose_value=False, help="Only errors."),
+    return _taking(command, _SHORT)
+
+
+def explained_global_options(command: _Command) -> _Command:
+    """Do the same for the whole program, whose help explains them."""
+    return _taking(command, _LONG)
+
+
+def _taking(command: _Command, told: Mapping[str, str]) -> _Command:
+    """Add the global options; each ends in ``context.obj``, and none in the parameters of the command."""
+    options: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
+        (("--root",), {"metavar": "DIR", "callback": _set_root, "shell_complete": _folders}),
+        (("--driver",), {"metavar": "NAME", "callback": _set_driver, "shell_complete": _drivers}),
+        (("--opt",), {"metavar": "KEY=VALUE", "multiple": True, "callback": _set_options}),
+        (("--json",), {"is_flag": True, "is_eager": True, "callback": _set_json, "help": "Print one JSON document."}),
+        (("-v", "--verbose"), {"count": True, "callback": _set_loudness}),
+        (("-q", "--quiet"), {"is_flag": True, "callback": _set_quiet}),
     )
-    for add in reversed(adders):
-        command = add(command)
+    for names, how in reversed(options):
+        said = told.get(names[-1].removeprefix("--"))
+        command = click.option(*names, expose_value=False, **{"help": said, **how})(command)
     return command
+
+
+def size_given(_context: click.Context, _option: click.Parameter, text: str | None) -> int | None:
+    """Turn the value of an option into bytes, as `parse_size` does."""
+    return None if text is None else parse_size(text)
 
 
 def parse_size(text: str) -> int:

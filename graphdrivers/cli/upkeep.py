@@ -2,12 +2,11 @@
 
 import attrs
 import click
-from click.shell_completion import get_completion_class
 
 from graphdrivers import loading
-from graphdrivers.cli import checks, output, storechecks
+from graphdrivers.cli import checks, output, shells, storechecks
 from graphdrivers.cli.drivers import as_document
-from graphdrivers.cli.settings import COMPLETION_VARIABLE, Settings, global_options
+from graphdrivers.cli.settings import Settings, global_options
 
 _SIGNS = {checks.State.OK: "ok", checks.State.NOTE: "note", checks.State.PROBLEM: "PROBLEM"}
 
@@ -43,14 +42,13 @@ def doctor(context: click.Context) -> None:
 
 
 def _show(check: checks.Check) -> None:
-    sign = _SIGNS[check.state]
-    output.paragraph(f"{sign:7}  {check.subject}", output.one_line(check.message))
+    output.paragraph(check.subject, check.message, margin=f"{_SIGNS[check.state]:7}  ")
     if check.fix:
-        output.paragraph(f"{'':9}fix", output.one_line(check.fix))
+        output.paragraph("fix", check.fix, margin=" " * 9)
 
 
 @click.command()
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]), metavar="SHELL")
 @global_options
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
@@ -59,9 +57,4 @@ def completion(context: click.Context, shell: str) -> None:
     For good: 'graphdriver completion bash > ~/.local/share/bash-completion/completions/graphdriver',
     and likewise in a folder of zsh's $fpath (as _graphdriver) or ~/.config/fish/completions (as graphdriver.fish).
     """
-    root = context.find_root()
-    maker = get_completion_class(shell)
-    if maker is None:
-        raise click.UsageError(f"this version of click cannot complete in {shell}")
-    program = root.command.name or "graphdriver"
-    click.echo(maker(root.command, {"obj": context.obj}, program, COMPLETION_VARIABLE).source())
+    click.echo(shells.completer(context.find_root().command, context.obj, shell).source())

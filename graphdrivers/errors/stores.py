@@ -113,7 +113,9 @@ class ImageNotFound(ImageError):
     """The store has no image of this name."""
 
     template: ClassVar[str] = "no such image: {source!r}{reason}"
-    remedy: ClassVar[str] = "'graphdriver images' lists those that there are; 'import' and 'pull' bring more"
+    remedy: ClassVar[str] = (
+        "'graphdriver images' lists those that there are (NAME alone is NAME:latest); 'import' and 'pull' bring more"
+    )
     exit_code: ClassVar[int] = 75
 
 

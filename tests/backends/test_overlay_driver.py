@@ -295,3 +295,20 @@ def test_changes_cost_what_changed(driver: OverlayDriver, monkeypatch: pytest.Mo
 
     assert [change.path for change in driver.changes("layer")] == ["/d7", "/d7/file"]
     assert len(listed) < 10
+
+
+def test_a_user_namespace_without_mounts_of_its_own(tmp_path: pathlib.Path) -> None:
+    """Its root may not mount where others see it; the advice is the whole command."""
+    program = (
+        f"from graphdrivers.backends.overlay.driver import OverlayDriver; OverlayDriver.probe({str(tmp_path)!r}, {{}})"
+    )
+    ran = subprocess.run(
+        ["unshare", "--user", "--map-root-user", sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert ran.returncode == 1
+    assert "PrerequisiteMissing" in ran.stderr
+    assert "'unshare --user --map-root-user --mount'" in ran.stderr

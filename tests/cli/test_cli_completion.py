@@ -1,6 +1,10 @@
 """Names offered by a shell's completion."""
 
+import contextlib
 import os
+import pty
+import subprocess
+import sys
 
 import pytest
 from clirun import CommandLine, run_program
@@ -9,8 +13,7 @@ from clirun import CommandLine, run_program
 def offered(cli: CommandLine, words: str, **env: str) -> list[str]:
     """Give what is offered for the last word of a command line."""
     typed = f"graphdriver --root {cli.root} {words}"
-    count = str(len(typed.split(" ")) - 1)
-    ran = run_program(env={"COMP_WORDS": typed, "COMP_CWORD": count, "_GRAPHDRIVER_COMPLETE": "bash_complete", **env})
+    ran = run_program(env={"COMP_LINE": typed, "_GRAPHDRIVER_COMPLETE": "bash_complete", **env})
     assert (ran.code, ran.err) == (0, "")
     return [line.partition(",")[2] for line in ran.out.splitlines() if line]
 
@@ -33,6 +36,8 @@ def test_names_of_each_kind(named: CommandLine) -> None:
     assert offered(named, "rm w") == ["web", "worker"]
     assert offered(named, "create ") == ["debian:12", "example.org/team/base:1"]
     assert offered(named, "rmi deb") == ["debian:12"]
+    assert offered(named, "rmi debian:") == ["debian:12"]
+    assert offered(named, "save debian:12 ex") == ["example.org/team/base:1"]
     assert offered(named, f"history {short[:4]}") == [short]
     assert offered(named, "mount we") == ["web"]
     assert offered(named, "mount ex") == ["example.org/team/base:1"]
@@ -59,3 +64,44 @@ def test_nothing_to_offer(cli: CommandLine) -> None:
     assert offered(cli, "rm ") == []
     assert offered(cli, "rm -") != []
     assert os.listdir(cli.root / "store") == ["ledger.sqlite"]
+
+
+def test_drivers_and_folders(cli: CommandLine) -> None:
+    """Global options are completed too, wherever they stand: a driver by its name, a root by the shell's folders."""
+    assert offered(cli, "--driver o") == ["overlay"]
+    assert offered(cli, "images --driver a") == ["aufs", "auto"]
+    ran = run_program(env={"COMP_LINE": "graphdriver --root /tm", "_GRAPHDRIVER_COMPLETE": "bash_complete"})
+    assert ran.out.strip() == "dir,/tm"
+
+
+def in_bash(cli: CommandLine, typed: str) -> None:
+    """Let a bash on a terminal, with the completion script, have one line typed."""
+    path = os.pathsep.join((os.path.dirname(sys.executable), os.environ["PATH"]))
+    env = {"PATH": path, "GRAPHDRIVER_ROOT": str(cli.root), "GRAPHDRIVER_DRIVER": cli.driver, "TERM": "dumb"}
+    typed = f'eval "$(graphdriver completion bash)"\n{typed}\nexit\n'
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        ["bash", "--norc", "--noprofile", "-i"],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=env,
+        start_new_session=True,
+    ):
+        os.close(theirs)
+        os.write(ours, typed.encode())
+        with contextlib.suppress(OSError):  # EIO: the terminal has no other end any more
+            while os.read(ours, 4096):
+                pass
+    os.close(ours)
+
+
+def test_names_with_a_colon_in_a_real_bash(named: CommandLine) -> None:
+    """A tag is completed though words of bash end at colons, and so is what follows such a name."""
+    named("tag", "debian:12", "second:1")
+    in_bash(named, "graphdriver create debian:\t --name tabbed")
+    in_bash(named, "graphdriver create exam\t --name other")
+    in_bash(named, "graphdriver rmi second:1 example.org/team/ba\t")
+
+    assert [found["Name"] for found in named("inspect", "tabbed", "other").json] == ["tabbed", "other"]
+    assert "example.org" not in named("images").out

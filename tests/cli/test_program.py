@@ -97,7 +97,7 @@ def test_completion_script(shell: str) -> None:
 
 def test_completion_candidates() -> None:
     """The program answers the script: commands below a group."""
-    words = {"COMP_WORDS": "graphdriver layer u", "COMP_CWORD": "2", "_GRAPHDRIVER_COMPLETE": "bash_complete"}
+    words = {"COMP_LINE": "graphdriver layer u", "_GRAPHDRIVER_COMPLETE": "bash_complete"}
     ran = run_program(env=words)
 
     assert ran.out.split() == ["plain,umount", "plain,usage"]
@@ -240,7 +240,7 @@ def test_doctor_finds_leaked_mounts(tmp_path: pathlib.Path) -> None:
         subprocess.run(["umount", str(leak)], check=True)
 
     assert ran.code == 1
-    assert f"umount {leak}" in ran.out.replace("\n    ", " ")
+    assert f"umount {leak}" in " ".join(ran.out.split())
     assert mountinfo.mounted_at(str(leak)) is None
 
 
@@ -268,3 +268,41 @@ def test_closed_streams(tmp_path: pathlib.Path) -> None:
     assert done.stdout == "0\n2\n"
     assert done.stderr.startswith("graphdriver: refusing to read a tar from a closed stdin")
     assert (root / "store" / "ledger.sqlite").read_bytes()[:6] == b"SQLite"
+
+
+def test_a_locale_without_the_characters(tmp_path: pathlib.Path) -> None:
+    """What the encoding of stdout lacks is escaped; it was a traceback once."""
+    tree = tmp_path / "tree"
+    (tree / "etc").mkdir(parents=True)
+    (tree / "etc" / "\u65e5\u672c").touch()
+    command = ("--root", str(tmp_path / "root"), "--driver", "vfs")
+    run_program(*command, "import", str(tree), "--name", "base:1")
+    ran = run_program(*command, "diff", "base:1", env={"PYTHONIOENCODING": "latin-1"})
+
+    assert (ran.code, ran.err) == (0, "")
+    assert "A /etc/\\u65e5\\u672c" in ran.out.splitlines()
+
+
+def test_an_interrupt_while_modules_are_imported() -> None:
+    """Ctrl-C so early is no traceback either."""
+    script = (
+        "import os, signal, sys\n"
+        "def hit(event, args):\n"
+        "    if event == 'import' and args[0] == 'click':\n"
+        "        signal.raise_signal(signal.SIGINT)\n"
+        "sys.addaudithook(hit)\n"
+        "from graphdrivers.cli.entry import main\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout, done.stderr) == (failures.INTERRUPTED, "", "")
+
+
+def test_doctor_stands_in_columns(tmp_path: pathlib.Path) -> None:
+    """What each check is about begins in one column, and continued lines lie deeper."""
+    ran = run_program("--root", str(tmp_path / "root"), "doctor")
+
+    for line in ran.out.splitlines():
+        assert line[:9] in {"ok       ", "note     ", "PROBLEM  ", " " * 9}
+        assert line[9:].startswith("    ") or line[9] != " "

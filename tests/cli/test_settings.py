@@ -20,6 +20,17 @@ def test_a_relative_data_folder_is_ignored() -> None:
     assert from_environment({"XDG_DATA_HOME": "data", "HOME": "/h"}, uid=1).root == "/h/.local/share/graphdrivers"
 
 
+def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No folder called ``~`` is made up: the root has to be named once it is needed, and not before."""
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # as for a user whom no database knows
+    found = from_environment({}, uid=54321)
+
+    with pytest.raises(click.UsageError, match=r"no home directory.*--root or GRAPHDRIVER_ROOT"):
+        _ = found.root
+    assert from_environment({"GRAPHDRIVER_ROOT": "/r"}, uid=54321).root == "/r"
+    assert from_environment({"XDG_DATA_HOME": "/data"}, uid=54321).root == "/data/graphdrivers"
+
+
 def test_variables_win_over_defaults() -> None:
     """GRAPHDRIVER_ROOT and GRAPHDRIVER_DRIVER; empty ones count as unset."""
     found = from_environment({"GRAPHDRIVER_ROOT": "/r", "GRAPHDRIVER_DRIVER": "vfs", "TMPDIR": "/scratch"}, uid=0)

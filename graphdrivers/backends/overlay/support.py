@@ -207,7 +207,8 @@ def explained(driver: str, error: OSError, folder: str) -> "errors.DriverUnavail
         return errors.PrerequisiteMissing(
             driver,
             f"the kernel refuses the mount ({error})",
-            "run as root; in a user namespace this needs Linux 5.11 and no seccomp filter against mounts",
+            "run as root; in a user namespace this needs a mount namespace of its own ('unshare --user --map-root-user"
+            " --mount'), Linux 5.11 and no seccomp filter against mounts",
         )
     return _incompatible(folder, f"overlayfs refuses it as its upper directory ({error})")
 
