@@ -67,7 +67,7 @@ def test_names_that_no_container_has(store: Store, box: Container, name: str) ->
 def test_an_image_that_goes_while_it_is_looked_at(
     store: Store, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    """Removed by another, and imported anew: the first says that it is gone, the new one is not taken for half of it."""
+    """Removed by another, and imported anew: that it is gone is told, and the new one is not taken for half of it."""
     folder = layout_of(tmp_path / "image", tar_of({**BASE, "etc/hosts": "own"}))
     store.import_image(folder, name="image")
     opened = mounts.opened
