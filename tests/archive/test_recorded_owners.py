@@ -221,6 +221,22 @@ def test_a_record_in_a_tar_never_acts(tmp_path: pathlib.Path, kind: bytes) -> No
     assert caught.value.member.rstrip("/") == "forged"
 
 
+def test_a_record_in_a_lower_directory_never_acts(tmp_path: pathlib.Path) -> None:
+    """Where none are recorded below, a directory that is implied cannot be copied up; its copy is not left open."""
+    (tmp_path / "lower" / "folder").mkdir(parents=True)
+    os.setxattr(tmp_path / "lower" / "folder", XATTR, b"0:0:4755:dir")
+    (tmp_path / "upper").mkdir()
+    root = os.open(tmp_path / "upper", os.O_RDONLY)
+    capabilities = model.Capabilities(recorded_owners=True, user_xattrs=True)
+    before = os.listdir("/proc/self/fd")
+    with Union([Branch(str(tmp_path / "lower"), AUFS)]) as below:
+        tar = pack("folder/new", tarfile.REGTYPE, mode=0o644)
+        with pytest.raises(errors.UnsupportedEntry, match=XATTR):
+            applying.apply(tar, applying.Target(root, RECORDED_AUFS, below, capabilities))
+    assert os.listdir("/proc/self/fd") == before
+    os.close(root)
+
+
 def test_copies_of_lower_directories_keep_recorded_owners(tmp_path: pathlib.Path) -> None:
     """A directory that is implied by a member gets the owner recorded below, as a record of its own."""
     lower = recorded(tmp_path / "lower")
