@@ -17,8 +17,9 @@ def pytest_configure() -> None:
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    # No example is too slow: on a machine that is busy with something else any of them is.
-    hypothesis.settings.register_profile("patient", deadline=None)
+    # No example is too slow, nor is it too slowly found: on a machine that is busy with something else any of them is.
+    slow = [hypothesis.HealthCheck.too_slow]
+    hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=slow)
     hypothesis.settings.load_profile("patient")
 
 

@@ -9,6 +9,7 @@ from graphdrivers import errors
 from graphdrivers.api.images import Image
 from graphdrivers.linux import mounts
 from graphdrivers.store import images as records
+from graphdrivers.store import ledger
 from graphdrivers.store.site import Site
 
 
@@ -16,10 +17,14 @@ def init_tar(site: Site, image: Image) -> bytes:
     """Give what an image lacks of the mount points and files that every container has, as a layer tar.
 
     Its ``WorkingDir`` is one of them, where that is a plain path. It is found out once for each image.
+
+    Raises:
+        ImageNotFound: it was removed meanwhile.
     """
     tar = records.init_tar_of(site, image.image_id)
     if tar is None:
-        tar = _found_out(site, image)
+        with _whole(site, image):
+            tar = _found_out(site, image)
         records.keep_init_tar(site, image.image_id, tar)
     return tar
 
@@ -34,6 +39,28 @@ def _found_out(site: Site, image: Image) -> bytes:
             return initlayer.init_tar(root, wanted)
         except errors.InvalidRunOption:  # no folder to make; whoever runs the image is told
             return initlayer.init_tar(root)
+
+
+@contextlib.contextmanager
+def _whole(site: Site, image: Image) -> Iterator[None]:
+    """Refuse what a block found in an image that was removed meanwhile: half of it may have been gone.
+
+    A layer that is removed is out of the ledger's use before its first file goes, and its name never comes back.
+    """
+    try:
+        yield
+    except (OSError, errors.LayerNotFound) as error:
+        _refuse_removed(site, image, error)
+        raise
+    _refuse_removed(site, image)
+
+
+def _refuse_removed(site: Site, image: Image, cause: Exception | None = None) -> None:
+    if image.top is not None:
+        try:
+            ledger.find_layer(site.database, image.top)
+        except errors.LayerNotFound:
+            raise errors.ImageNotFound(image.image_id, "") from cause
 
 
 @contextlib.contextmanager

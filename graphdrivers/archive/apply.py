@@ -311,7 +311,11 @@ class _Apply:
         if known is None:
             fd = os.open(base, _DIRECTORY, dir_fd=place.fd)
             if not ordinary:
-                self._attributes.dress_file(fd, entry, place.gid)
+                try:
+                    self._attributes.dress_file(fd, entry, place.gid)
+                except BaseException:
+                    os.close(fd)
+                    raise
             self.places.adopt(place.child(base), fd, entry.mtime, ordinary=ordinary)
         else:
             self._tree.implied.discard(known.path)

@@ -199,10 +199,15 @@ class MergedTree:
         os.mkdir(name, 0o700, dir_fd=place.fd)
         fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=place.fd)
         mtime = 0
-        if node is None:
-            self._attributes.plain_directory(fd)
-        else:
-            mtime = self._attributes.copy(node, fd)
+        try:
+            if node is None:
+                self._attributes.plain_directory(fd)
+            else:
+                mtime = self._attributes.copy(node, fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        if node is not None:
             self.implied.add(path)
         if self.made is not None:
             self.made.add(path)

@@ -5,12 +5,14 @@ import itertools
 import os
 import pathlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 from storetools import BASE, Say, Tree, all_at_once, layout_of, mounted_in, shown, tar_of, whole, write
 
 from graphdrivers import Container, Store, errors, open_store
+from graphdrivers.linux import mounts
+from graphdrivers.model import Mount
 from graphdrivers.store import containers, images, ledger
 from graphdrivers.store.check import FaultKind
 from graphdrivers.store.database import Database, Step
@@ -62,6 +64,38 @@ def test_names_that_no_container_has(store: Store, box: Container, name: str) ->
     whole(store)
     for good in ("a", "x" * 128, "0_.-"):
         store.create("image", name=good).remove()
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_an_image_that_goes_while_it_is_looked_at(
+    store: Store, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Removed by another, and imported anew: that it is gone is told, and the new one is not taken for half of it."""
+    folder = layout_of(tmp_path / "image", tar_of({**BASE, "etc/hosts": "own"}))
+    store.import_image(folder, name="image")
+    opened = mounts.opened
+
+    def replace() -> None:
+        monkeypatch.setattr(mounts, "opened", opened)
+        with open_store(store.root) as other:
+            other.remove_image("image")
+            other.import_image(folder, name="image")
+
+    @contextlib.contextmanager
+    def late(plan: Sequence[Mount]) -> Iterator[int]:
+        if moment == "before":
+            replace()
+        with opened(plan) as root:
+            if moment == "after":
+                replace()
+            yield root
+
+    monkeypatch.setattr(mounts, "opened", late)
+    with pytest.raises(errors.ImageNotFound):
+        store.create("image", name="box")
+    store.create("image", name="box")
+    assert tree(store, "box")["etc/hosts"] == "own"
+    whole(store)
 
 
 def test_a_taken_name(store: Store, box: Container) -> None:

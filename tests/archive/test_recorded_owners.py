@@ -208,15 +208,33 @@ def pack(name: str, kind: bytes, **fields: object) -> io.BytesIO:
 
 @pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.DIRTYPE])
 def test_a_record_in_a_tar_never_acts(tmp_path: pathlib.Path, kind: bytes) -> None:
-    """It is refused by name where owners are recorded."""
+    """It is refused by name where owners are recorded, and what was made by then is not left open."""
     root = os.open(tmp_path, os.O_RDONLY)
     tar = pack("forged", kind, mode=0o755, pax_headers={f"SCHILY.xattr.{XATTR}": "0:0:4755:file"})
     target = applying.Target(root, PLAIN_RECORDED, None, model.Capabilities(recorded_owners=True, user_xattrs=True))
+    before = os.listdir("/proc/self/fd")
     with pytest.raises(errors.UnsupportedEntry, match=XATTR) as caught:
         applying.apply(tar, target)
+    assert os.listdir("/proc/self/fd") == before
     os.close(root)
 
     assert caught.value.member.rstrip("/") == "forged"
+
+
+def test_a_record_in_a_lower_directory_never_acts(tmp_path: pathlib.Path) -> None:
+    """Where none are recorded below, a directory that is implied cannot be copied up; its copy is not left open."""
+    (tmp_path / "lower" / "folder").mkdir(parents=True)
+    os.setxattr(tmp_path / "lower" / "folder", XATTR, b"0:0:4755:dir")
+    (tmp_path / "upper").mkdir()
+    root = os.open(tmp_path / "upper", os.O_RDONLY)
+    capabilities = model.Capabilities(recorded_owners=True, user_xattrs=True)
+    before = os.listdir("/proc/self/fd")
+    with Union([Branch(str(tmp_path / "lower"), AUFS)]) as below:
+        tar = pack("folder/new", tarfile.REGTYPE, mode=0o644)
+        with pytest.raises(errors.UnsupportedEntry, match=XATTR):
+            applying.apply(tar, applying.Target(root, RECORDED_AUFS, below, capabilities))
+    assert os.listdir("/proc/self/fd") == before
+    os.close(root)
 
 
 def test_copies_of_lower_directories_keep_recorded_owners(tmp_path: pathlib.Path) -> None:

@@ -28,7 +28,7 @@ pytestmark = [
 # crun refuses to run where cgroups of both versions are mounted, unless the second's are out of sight.
 RUN = """
 if mountpoint -q /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified; fi
-exec crun --root "$1/state" run --bundle "$1/bundle" graphdrivers-debian
+exec crun --root "$1/state" run --bundle "$1/bundle" graphdrivers-debian-$$
 """
 
 

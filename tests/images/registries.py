@@ -27,7 +27,7 @@ from graphdrivers.images.registry.patience import Patience
 USER, PASSWORD = "anna", "opensesame"
 BCRYPT = "$2b$04$7HKZMTG82ejyBcNELDFfuOY5Y/zQCs31NPid5QhgBZOpYKH7ZyhZK"
 
-QUICK = Patience(timeout=5, attempts=3, pause=0.01)
+QUICK = Patience(timeout=60, attempts=3, pause=0.01)
 
 
 def run(*command: str | os.PathLike[str]) -> str:

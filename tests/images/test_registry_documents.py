@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import time
 from collections.abc import Callable
 
@@ -329,10 +330,10 @@ def test_pauses() -> None:
 
 def test_nobody_there() -> None:
     """A port where nobody listens, and a host that does not exist, are said to be so."""
-    with Server(lambda request: request.reply(200)) as server:
-        pass
-    with pytest.raises(errors.RegistryError, match="cannot be reached: Connection refused"):
-        open_remote(f"{server.host}/app:1", patience=QUICK)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))  # nobody else can have it meanwhile
+        with pytest.raises(errors.RegistryError, match="cannot be reached: Connection refused"):
+            open_remote(f"127.0.0.1:{silent.getsockname()[1]}/app:1", patience=QUICK)
     with pytest.raises(errors.RegistryError, match="cannot be reached"):
         open_remote("registry.invalid/app:1", patience=attrs.evolve(QUICK, attempts=1))
 

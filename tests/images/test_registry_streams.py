@@ -16,7 +16,7 @@ from registries import QUICK, Content, Request, Server
 from graphdrivers import errors
 from graphdrivers.images.image import Image
 from graphdrivers.images.registry.patience import Patience
-from graphdrivers.images.registry.pulling import open_remote
+from graphdrivers.images.registry.pulling import open_remote, read_image
 
 Spoil = Callable[[Request, bytes], None]
 
@@ -142,17 +142,19 @@ def test_trickle_on_one_connection() -> None:
         announce(request, layer, start_of(request))
         for byte in layer[start_of(request) :]:
             request.wfile.write(bytes([byte]))
-            if stop.wait(0.05):
+            if stop.wait(0.01):
                 return
 
     blobs = Blobs(trickle)
-    with Server(blobs.answer) as server:
+    with Server(blobs.answer) as server, server.connect("app:1") as connection:
+        image = read_image(connection, None)
+        connection.patience = attrs.evolve(QUICK, timeout=1, attempts=2)  # a pause of 1 s is none of the trickle's
         try:
             with pytest.raises(errors.RegistryError, match="the connection broke"):
-                read(server, attrs.evolve(QUICK, timeout=0.3))
+                read_layer(image)
         finally:
             stop.set()
-        assert len([request for request in server.seen if "blobs/" in request.at]) == 1 + QUICK.attempts
+        assert len([request for request in server.seen if "blobs/" in request.at]) == 1 + 2
 
 
 def test_stalled_connection() -> None:
@@ -165,15 +167,18 @@ def test_stalled_connection() -> None:
         served.append(start)
         announce(request, layer, start)
         if len(served) == 1:
+            connection.patience = QUICK  # from the next connection on: that one is to go through, however busy all is
             request.wfile.write(layer[:1_500_000])
             stop.wait()
         else:
             request.wfile.write(layer[start:])
 
     blobs = Blobs(stall)
-    with Server(blobs.answer) as server:
+    with Server(blobs.answer) as server, server.connect("app:1") as connection:
+        image = read_image(connection, None)
+        connection.patience = attrs.evolve(QUICK, timeout=0.3)
         try:
-            assert read(server, attrs.evolve(QUICK, timeout=0.3)) == blobs.content.layer
+            assert read_layer(image) == blobs.content.layer
         finally:
             stop.set()
     assert len(served) == 2

@@ -5,6 +5,7 @@ import os
 import pathlib
 from collections.abc import Callable
 
+from graphdrivers.linux import mountinfo
 from graphdrivers.model import Mount
 
 
@@ -32,6 +33,17 @@ def overlay(base: pathlib.Path, lowers: int, names: str = "layer-{}", *, upper: 
         os.makedirs(directory)
         options.append((key, directory))
     return Mount("overlay", "test", tuple(options))
+
+
+def mounts_from(folder: pathlib.Path) -> list[mountinfo.MountPoint]:
+    """Give the mounts of the table that are of something in a folder, or in it; others mount and unmount meanwhile."""
+    # Its last two names: the root of a mount is a path in the file system, without where that itself is mounted.
+    name = f"{folder.parent.name}/{folder.name}"
+
+    def told(mount: mountinfo.MountPoint) -> list[str]:
+        return [mount.root, mount.target, mount.source, *(value or "" for _, value in mount.super_options)]
+
+    return [mount for mount in mountinfo.read() if any(name in text for text in told(mount))]
 
 
 def chain(directory: int, name: bytes, depth: int) -> None:

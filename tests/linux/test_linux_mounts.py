@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 
 import pytest
-from linuxtools import fail_with, overlay
+from linuxtools import fail_with, mounts_from, overlay
 
 from graphdrivers.errors import SyscallError
 from graphdrivers.linux import mountapi, mountinfo, mounts
@@ -195,11 +195,10 @@ def test_opened_is_out_of_sight(tmp_path: pathlib.Path, target: str, monkeypatch
     Programs of other users and device nodes in it have no power.
     """
     plan = (overlay(tmp_path, 2),)
-    before = mountinfo.read()
     monkeypatch.setattr(mounts, "_SCRATCH", str(tmp_path / "scratch"))
     (tmp_path / "scratch").mkdir()
     with mounts.opened(plan) as root:
-        assert mountinfo.read() == before
+        assert mounts_from(tmp_path) == []
         assert os.listdir(tmp_path / "scratch") == []
         assert sorted(os.listdir(root)) == ["file-0", "file-1"]
         assert not (os.ST_NOSUID | os.ST_NODEV) & ~os.statvfs(root).f_flag
@@ -208,8 +207,9 @@ def test_opened_is_out_of_sight(tmp_path: pathlib.Path, target: str, monkeypatch
         os.listdir(root)
 
     assert (tmp_path / "layer-upperdir" / "new").is_dir()
-    assert mountinfo.read() == before
+    assert mounts_from(tmp_path) == []
     mounts.attach(plan, target)
+    assert [mount.target for mount in mounts_from(tmp_path)] == [target]
 
 
 def test_opened_directory(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,22 +229,23 @@ def test_opened_readonly(tmp_path: pathlib.Path) -> None:
 
 
 @pytest.mark.usefixtures("root")
-def test_opened_several(tmp_path: pathlib.Path, api: str) -> None:
+def test_opened_several(tmp_path: pathlib.Path, api: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A plan of several mounts is assembled somewhere, and leaves no trace either; an old kernel cannot."""
     (tmp_path / "a" / "sub").mkdir(parents=True)
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "file").touch()
-    before = mountinfo.read()
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setattr(mounts, "_SCRATCH", str(tmp_path / "scratch"))
     plan = (bind(tmp_path / "a"), bind(tmp_path / "b", target="sub"))
     if api == "new":
         with mounts.opened(plan) as merged:
             assert os.stat("sub/file", dir_fd=merged)
-            assert mountinfo.read() == before
+            assert mounts_from(tmp_path) == []
     else:
         with pytest.raises(SyscallError, match="open_tree"), mounts.opened(plan):
             pass
 
-    assert mountinfo.read() == before
+    assert mounts_from(tmp_path) == []
 
 
 def test_opened_without_privilege(tmp_path: pathlib.Path, run_as: Run) -> None:

@@ -24,7 +24,7 @@ from graphdrivers.linux.libc import function
 from graphdrivers.model import Limits
 
 SECONDS = 20
-"""A hang guard, well below any limit of a build machine; no case takes one of them."""
+"""A guard, well below any limit of a build machine; no case takes one of them."""
 
 MEMORY = 192 << 20
 """Bytes that one case may allocate above what the process had."""
@@ -59,7 +59,7 @@ def isolated(
 
     Args:
         work: what to do; its result is pickled.
-        seconds: after these it is killed.
+        seconds: of processor time, after which it is killed; ten times as long where it waits, for what or for others.
         memory: bytes that it may allocate.
         writable: folders. If there are any, all else of the root file system is
             read-only for it: a layer that breaks out must not break this machine.
@@ -72,7 +72,8 @@ def isolated(
     if child == 0:
         try:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            signal.alarm(seconds)
+            signal.alarm(10 * seconds)
+            resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
             if writable:
                 _shelter(writable)
             limit = _allocated() + memory
@@ -88,7 +89,8 @@ def isolated(
         answer = stream.read()
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
-        raise Broken(f"killed by {signal.Signals(os.WTERMSIG(status)).name} (SIGALRM: hung for {seconds} s)")
+        name = signal.Signals(os.WTERMSIG(status)).name
+        raise Broken(f"killed by {name} (SIGXCPU, SIGALRM: it took more than {seconds} s, or hung)")
     good, value = pickle.loads(answer)  # noqa: S301 - written by our own child
     if not good:
         raise Broken(value)

@@ -225,7 +225,8 @@ def test_targets_that_are_links(target: str, store: Store, victim: str, tmp_path
 def test_the_host_decides_nothing(store: Store, victim: str, tmp_path: pathlib.Path) -> None:
     """Init layer and account of an image are the same, whatever the host has where the image's links would lead."""
     inner = OUTSIDE[1:]
-    tar = layer(*(symlink(name, OUTSIDE) for name in (b"etc", b"dev", b"w")), folder(inner), file(inner + b"/x"))
+    names = [name for name in (b"etc", b"dev", b"w") if not inner.startswith(name + b"/")]  # the folder may be in /dev
+    tar = layer(*(symlink(name, OUTSIDE) for name in names), folder(inner), file(inner + b"/x"))
     layout = Layout(tmp_path / "image")
     layout.add(layout.manifest(tar, config=layout.config(tar, config={"WorkingDir": "/w/work"})), "1")
     host = {"hosts": "", "passwd": "root:x:0:4242::/leaked:/bin/sh\n", "pts": None, "work": None}
