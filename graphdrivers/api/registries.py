@@ -29,6 +29,7 @@ class ConnectionOptions(TypedDict, total=False):
     insecure: bool | None
     patience: Patience
     ca_file: str | None
+    cert_dir: str | None
     proxies: Mapping[str, str]
 
 

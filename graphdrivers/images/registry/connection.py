@@ -17,6 +17,7 @@ from graphdrivers import errors
 from graphdrivers.images.reference import DEFAULT_HOST, Reference
 from graphdrivers.images.registry import refusals
 from graphdrivers.images.registry.authentication import Authenticator, TokenSession
+from graphdrivers.images.registry.certificates import read_certificates
 from graphdrivers.images.registry.credentials import ANONYMOUS, Credentials
 from graphdrivers.images.registry.patience import USUAL, Patience
 from graphdrivers.images.registry.session import Session, read_limited
@@ -71,6 +72,7 @@ def connect(
     insecure: bool | None = None,
     patience: Patience = USUAL,
     ca_file: str | None = None,
+    cert_dir: str | None = None,
     proxies: Mapping[str, str] = NONE,
 ) -> "Connection":
     """Get ready to talk to the registry of a repository; nobody is asked for a login before it wants one.
@@ -82,15 +84,22 @@ def connect(
             where nobody speaks https; ``None``: only on the loopback; ``False``: never.
         patience: how long to wait, and how often to try.
         ca_file: PEM file or folder of the certificates that count; ``None`` for the system's.
+        cert_dir: folder with this registry's own: ``*.crt`` count too, ``NAME.cert`` with ``NAME.key`` are shown to it.
+            `certificates.certificate_folder` finds the one that podman, skopeo and docker take.
         proxies: by scheme, as requests has them.
 
     Raises:
-        RegistryError: only with ``insecure`` (or on the loopback), where both ways are tried: nobody answers.
+        RegistryError: a file in ``cert_dir`` is bad; or with ``insecure`` (or on the loopback), where both ways are
+            tried: nobody answers.
     """
-    host = _DOCKER_HUB if reference.host == DEFAULT_HOST else reference.host
+    origin = f"https://{_DOCKER_HUB if reference.host == DEFAULT_HOST else reference.host}/"
     trust = Trust(insecure, ca_file)
+    if cert_dir is not None:
+        verified = not trust.lenient(origin)
+        own = read_certificates(cert_dir, origin, verified=verified, source=reference.repository)
+        trust = attrs.evolve(trust, certificates=own)
     connection = Connection(
-        reference, f"https://{host}/v2/", trust=trust, credentials=credentials, patience=patience, proxies=proxies
+        reference, f"{origin}v2/", trust=trust, credentials=credentials, patience=patience, proxies=proxies
     )
     if trust.lenient(connection.base):
         connection.settle_scheme()
@@ -145,6 +154,8 @@ class Connection:
                 self._session.request("GET", base)
             except requests.RequestException as error:
                 failure = error
+                if refusals.wants_certificate(error):  # so TLS is what it speaks
+                    break
             else:
                 self.base = base
                 return
