@@ -43,7 +43,7 @@ def connection_options(command: _Command) -> _Command:
         click.option(
             "--cert-dir",
             metavar="DIR",
-            help="The registry's certificates (*.crt) and ours for it (*.cert, *.key), in place of certs.d/HOST:PORT.",
+            help="The registry's certificates and ours for it, in place of certs.d/HOST:PORT (containers-certs.d(5)).",
         ),
         click.option(
             "--tls-verify/--no-tls-verify",
