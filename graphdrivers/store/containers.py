@@ -174,12 +174,7 @@ def fork(site: Site, container: Container, name: str) -> Container:
         branch = _branch(site, container.container_id)
         layer = names.container_layer(container_id)
         made = attrs.evolve(
-            find(site, container.container_id),
-            container_id=container_id,
-            name=name,
-            layer=layer,
-            touched=False,
-            created=ledger.now(),
+            container, container_id=container_id, name=name, layer=layer, touched=False, created=ledger.now()
         )
         kept = Checkpoint(CREATED, branch.layer, made.created)
 
@@ -187,7 +182,11 @@ def fork(site: Site, container: Container, name: str) -> Container:
             branch.fill()
             site.driver.create(layer, branch.layer, LayerSpec(size=container.size))
 
-        _make(site, made, [*branch.new, (layer, branch.layer)], fill, kept)
+        def note(step: Step) -> None:
+            branch.note(step)
+            _keep(step, made, kept)
+
+        _make(site, made, [*branch.new, (layer, branch.layer)], fill, note)
     return made
 
 
@@ -207,7 +206,12 @@ def checkpoint(site: Site, container: Container, point: str | None = None) -> Ch
             raise errors.CheckpointExists(container.name, point)
         branch = _branch(site, container.container_id)
         kept = Checkpoint(point, branch.layer, ledger.now())
-        _made(site, branch.new, branch.fill, lambda step: _keep(step, container, kept))
+
+        def note(step: Step) -> None:
+            branch.note(step)
+            _keep(step, container, kept)
+
+        _made(site, branch.new, branch.fill, note)
     return kept
 
 
@@ -287,15 +291,17 @@ class _Branch:
 
     layer: str
     new: tuple[tuple[str, str | None], ...] = ()
-    """The layer with its parent, where it has to be made yet."""
+    """What has to be made for it yet, each with its parent: the layer, or the child in which the container goes on."""
     fill: Callable[[], object] = bool
     """Makes it."""
+    note: Callable[[Step], object] = bool
+    """Records that it is made."""
 
 
 def _branch(site: Site, container_id: str) -> _Branch:
     """Find or plan the layer to branch from; the container's lock is held.
 
-    With snapshots nothing is done yet. Without, the writable layer is sealed, and the container goes on in a child.
+    With snapshots nothing is done yet. Without, the writable layer is sealed: the container has to go on in a child.
 
     Raises:
         ContainerInUse: it is mounted, and the driver cannot make snapshots.
@@ -304,28 +310,26 @@ def _branch(site: Site, container_id: str) -> _Branch:
     present = find(site, container_id)
     parent = ledger.find_layer(site.database, present.layer).parent or present.init
     driver = site.driver
-    if not (driver.support.capabilities.fork_live and isinstance(driver, Snapshots)):
+    snapshots = driver if driver.support.capabilities.fork_live and isinstance(driver, Snapshots) else None
+    if snapshots is None:
         refuse_mounted(site, present)
-        if present.touched:
-            _refuse_too_deep(site, present.layer)
-            driver.settle(present.layer)
-            driver.seal(present.layer)
-            _grow(site, present, present.layer)
-        return _Branch(present.layer if present.touched else parent)
     if not present.touched:
         return _Branch(parent)
-    _refuse_too_deep(site, parent)
+    _refuse_too_deep(site, present.layer if snapshots is None else parent)
+    if snapshots is None:
+        driver.settle(present.layer)
+        driver.seal(present.layer)
+        return _grown(site, present, present.layer)
     if not mounted.still_held(site, present.layer):
         driver.settle(present.layer)
     snapshot = names.container_layer(container_id)
-    return _Branch(snapshot, ((snapshot, parent),), functools.partial(driver.snapshot, present.layer, snapshot))
+    return _Branch(snapshot, ((snapshot, parent),), functools.partial(snapshots.snapshot, present.layer, snapshot))
 
 
 def _refuse_too_deep(site: Site, layer: str) -> None:
     """Raise ChainTooDeep where a layer could have no child: once sealed, its container could not go on."""
     limit = site.driver.support.capabilities.max_depth
-    depth = len(ledger.stack_of(site.database, layer)) + 1
-    if limit is not None and depth > limit:
+    if limit is not None and (depth := len(ledger.stack_of(site.database, layer)) + 1) > limit:
         raise errors.ChainTooDeep(layer, depth, limit)
 
 
@@ -335,15 +339,25 @@ def _grow(site: Site, container: Container, base: str) -> tuple[str, list[str]]:
     Returns:
         That layer, and the layers that nothing needs any more, for `collect.sweep`.
     """
-    layer = names.container_layer(container.container_id)
-    spec = LayerSpec(size=container.size)
+    grown = _grown(site, container, base)
 
     def move(step: Step) -> list[str]:
-        values = (layer, container.container_id)
-        step.execute("UPDATE containers SET layer = ?, touched = 0 WHERE container_id = ?", values)
+        grown.note(step)
         return collect.mark_unused(step, [container.layer])
 
-    return layer, _made(site, [(layer, base)], lambda: site.driver.create(layer, base, spec), move)
+    return grown.new[0][0], _made(site, grown.new, grown.fill, move)
+
+
+def _grown(site: Site, container: Container, base: str) -> _Branch:
+    """Plan the child of ``base``, which is sealed, in which a container goes on."""
+    layer = names.container_layer(container.container_id)
+
+    def move(step: Step) -> None:
+        values = (layer, container.container_id)
+        step.execute("UPDATE containers SET layer = ?, touched = 0 WHERE container_id = ?", values)
+
+    fill = functools.partial(site.driver.create, layer, base, LayerSpec(size=container.size))
+    return _Branch(base, ((layer, base),), fill, move)
 
 
 def _made(
@@ -410,7 +424,7 @@ def _make(
     made: Container,
     layers: Sequence[tuple[str, str | None]],
     fill: Callable[[], None],
-    kept: Checkpoint | None = None,
+    note: Callable[[Step], object] = bool,
     *,
     keep_init: bool = False,
 ) -> None:
@@ -428,8 +442,7 @@ def _make(
 
     def acknowledge(step: Step) -> None:
         step.execute("UPDATE containers SET ready = 1 WHERE container_id = ?", (made.container_id,))
-        if kept is not None:
-            _keep(step, made, kept)
+        note(step)
         if keep_init and made.image_id is not None:
             images.keep_init(step, made.image_id, made.init)
 

@@ -37,6 +37,11 @@ _TRIES = 40
 _PAUSE = 0.05
 """How often, and after how many seconds, a removal is tried again while the kernel frees blocks."""
 
+_FULL_QUOTAS = (
+    "quotas of the full kind are on: btrfs counts anew what layers share whenever one goes, for seconds where they are"
+    " many; the simple kind (Linux 6.7) does not: btrfs quota disable ROOT, then btrfs quota enable --simple ROOT"
+)
+
 _OLDER = 1_000_000_000
 """By how many ns a change has to be older than a snapshot to be told from every later one by its time."""
 
@@ -117,6 +122,8 @@ class BtrfsDriver(NaiveDiff):
             notes.append("layers are deleted file by file: mount the file system with user_subvol_rm_allowed")
         if found.unlimited is not None:
             notes.append(f"no limits on sizes: {found.unlimited.reason}; {found.unlimited.fix}")
+        if found.quotas == "full":
+            notes.append(_FULL_QUOTAS)
         return Support(capabilities, "subvolumes and snapshots", tuple(notes))
 
     def create(self, layer: str, parent: str | None = None, spec: LayerSpec = LayerSpec()) -> None:
@@ -234,8 +241,8 @@ class BtrfsDriver(NaiveDiff):
         """Give number and generation of a layer's subvolume, and what it holds where quotas are on."""
         if layer is None:
             with layerdirs.directory(self.home) as home:
-                refused = limits.obstacle(home)
-            return {"quotas": "on" if refused is None else refused.reason}
+                refused, kind = limits.obstacle(home), limits.kind(home)
+            return {"quotas": f"on, {kind}" if refused is None else refused.reason}
         self._dirs.read(layer)
         with self._opened(layer) as root:
             own = ioctls.describe(root)

@@ -23,7 +23,7 @@ STUB_INODE = 2
 
 ROOT_TREE, QUOTA_TREE = 1, 8
 INODE_ITEM, INODE_REF, INODE_EXTREF, DIR_INDEX, ROOT_ITEM = 1, 12, 13, 96, 132
-QGROUP_STATUS, QGROUP_INFO, QGROUP_RELATION = 240, 242, 246
+QGROUP_STATUS, QGROUP_INFO, QGROUP_LIMIT, QGROUP_RELATION = 240, 242, 244, 246
 
 READONLY = 2
 """``BTRFS_SUBVOL_RDONLY``."""
@@ -41,6 +41,7 @@ _SYNC = 0x9408
 _QGROUP_ASSIGN = 0x40189429
 _QGROUP_CREATE = 0x4010942A
 _QGROUP_LIMIT = 0x8030942B
+_FS_INFO = 0x8400941F
 _GET_SUBVOL_INFO = 0x81F8943C
 _GET_SUBVOL_ROOTREF = 0xD000943D
 _INO_LOOKUP_USER = 0xD000943E
@@ -55,6 +56,8 @@ _INFO = struct.Struct("=Q256xQQQQ16s16s16xQQ16xQI4xQI4x")
 _INFO_SIZE = 504
 _ROOTREF = struct.Struct("=QQ")
 _ROOTREFS_MAX = 255
+_FS = struct.Struct("=48xQQ960x")
+"""``struct btrfs_ioctl_fs_info_args``: flags, and what ``BTRFS_FS_INFO_FLAG_GENERATION`` (2) asks for."""
 _LOOKUP = struct.Struct("=QQ256s3824s")
 _SEARCH = struct.Struct("=QQQQQQQIIII32xQ")
 """``struct btrfs_ioctl_search_args_v2``; behind it come the items that are found."""
@@ -176,6 +179,12 @@ def path_of(root: int, number: int, directory: int) -> bytes:
     answer = _call(root, _INO_LOOKUP_USER, arguments, "BTRFS_IOC_INO_LOOKUP_USER")
     _, _, name, path = _LOOKUP.unpack(answer)
     return bytes(path.partition(b"\0")[0] + name.partition(b"\0")[0])
+
+
+def generation(inside: int) -> int:
+    """Give the number of the file system's running transaction; 0 before Linux 5.10."""
+    flags, number = _FS.unpack(_call(inside, _FS_INFO, _FS.pack(2, 0), "BTRFS_IOC_FS_INFO"))
+    return int(number) if flags & 2 else 0
 
 
 def sync(inside: int) -> None:

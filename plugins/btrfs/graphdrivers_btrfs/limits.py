@@ -29,10 +29,14 @@ _FILE = "limit"
 """In a layer's folder: the bytes of its size, and those that its subvolume referenced when it was made."""
 
 _ON, _RESCAN, _INCONSISTENT, _SIMPLE = 1, 2, 4, 8
+_NUMBERS = (1 << 48) - 1
+"""The part of a qgroup's number that is its subvolume's; above it is the level."""
 _LEVEL = 0x6764 << 48
 """Of our qgroups of a higher level: one that administrators hardly use."""
 _STATUS = struct.Struct("<16xQ")
 _USAGE = struct.Struct("<8xQ8xQ")
+_FIRST = struct.Struct("<Q")
+"""Generation of a qgroup's count, flags of its limit."""
 _NONE = (1 << 64) - 1
 _TRIAL = 8 << 20
 _OVER = frozenset({errno.EDQUOT, errno.ENOSPC})
@@ -63,6 +67,17 @@ def obstacle(inside: int) -> Refusal | None:
     return None
 
 
+def kind(inside: int) -> str:
+    """Name the quotas that are on: ``simple`` or ``full``; empty where none are, or this user may not ask."""
+    try:
+        flags = _flags(inside)
+    except OSError:
+        return ""
+    if not flags & _ON:
+        return ""
+    return "simple" if flags & _SIMPLE else "full"
+
+
 def usage(inside: int, number: int) -> Usage | None:
     """Give what a subvolume holds; ``None`` without quotas."""
     try:
@@ -88,8 +103,6 @@ def limit(driver: str, folder: str, tree: str, size: int) -> None:
         _refuse(driver, root)
         number = ioctls.describe(root).number
         began = usage(root, number)
-        if _flags(root) & _SIMPLE:
-            ioctls.make_qgroup(root, _LEVEL | number, number)
         with layerdirs.directory(folder) as opened:
             text = f"{size} {began.referenced if began else 0}\n".encode()
             durable.write_atomic(opened, _FILE, text, durable=False)
@@ -108,7 +121,7 @@ def keep(driver: str, folder: str, tree: str) -> None:
     size, began = found
     with layerdirs.directory(tree) as root:
         _refuse(driver, root)
-        ioctls.set_qgroup_limit(root, _qgroup(root), {MAX_RFER: began + size, MAX_EXCL: size})
+        ioctls.set_qgroup_limit(root, _made_group(root), {MAX_RFER: began + size, MAX_EXCL: size})
 
 
 def lift(folder: str, tree: str) -> None:
@@ -136,25 +149,53 @@ def forget(folder: str, tree: str) -> None:
 
 
 def sweep(inside: int) -> None:
-    """Remove our qgroups of a higher level whose layers are gone, and those in them of subvolumes that are gone.
+    """Remove qgroups that layers left: ours of a higher level, and those of subvolumes that are gone. Idempotent.
 
     With simple quotas a qgroup is kept for as long as something is there that was written under it, a copy in another
-    subvolume that shares the blocks too. Nothing is done by a user who may not.
+    subvolume that shares the blocks too; when that goes, nobody removes it. With full ones kernels before 6.11 remove
+    none. As newer ones do, what belongs to no layer of ours is removed too, if it counts nothing and limits nothing.
+    Nothing is done by a user who may not.
     """
     with contextlib.suppress(OSError):
-        first, last = Key(0, ioctls.QGROUP_INFO, _LEVEL), Key(0, ioctls.QGROUP_INFO, _LEVEL | (1 << 48) - 1)
-        for group in [key.offset for key, _ in ioctls.search(inside, QUOTA_TREE, first, last)]:
-            first, last = Key(group, ioctls.QGROUP_RELATION, 0), Key(group, ioctls.QGROUP_RELATION, _NONE)
-            members = [key.offset for key, _ in ioctls.search(inside, QUOTA_TREE, first, last)]
-            for one in (*members, group):
-                if not _subvolume_exists(inside, one & (1 << 48) - 1):
-                    with contextlib.suppress(OSError):  # it still counts something
-                        ioctls.remove_qgroup(inside, one)
+        above, plain = _groups(inside, _LEVEL), _groups(inside, 0)
+        ours = {one for group in above for one in (group, *_members(inside, group)) if one in above or one in plain}
+        idle = {one for one, counted in plain.items() if one >= ioctls.FIRST_INODE and counted == Usage(0, 0)}
+        there = _subvolumes(inside) if ours or idle else set()
+        for one in sorted(one for one in ours | idle if one & _NUMBERS not in there):  # members before their group
+            if one in ours or not _is_limited(inside, one):
+                with contextlib.suppress(OSError):  # it still counts something
+                    ioctls.remove_qgroup(inside, one)
 
 
-def _subvolume_exists(inside: int, number: int) -> bool:
-    first, last = Key(number, ioctls.ROOT_ITEM, 0), Key(number, ioctls.ROOT_ITEM, _NONE)
-    return bool([key for key, _ in ioctls.search(inside, ioctls.ROOT_TREE, first, last)])
+def _groups(inside: int, level: int) -> dict[int, Usage]:
+    """Give the qgroups of a level, each with what it has counted.
+
+    Those of the running transaction are left out: that of a new subvolume is there a moment before the subvolume.
+    """
+    running = ioctls.generation(inside)
+    keys = Key(0, ioctls.QGROUP_INFO, level), Key(0, ioctls.QGROUP_INFO, level | _NUMBERS)
+    return {
+        key.offset: Usage(*_USAGE.unpack_from(content))
+        for key, content in ioctls.search(inside, QUOTA_TREE, *keys)
+        if _FIRST.unpack_from(content)[0] < running
+    }
+
+
+def _members(inside: int, group: int) -> list[int]:
+    keys = Key(group, ioctls.QGROUP_RELATION, 0), Key(group, ioctls.QGROUP_RELATION, _NONE)
+    return [key.offset for key, _ in ioctls.search(inside, QUOTA_TREE, *keys)]
+
+
+def _subvolumes(inside: int) -> set[int]:
+    """Give the numbers of all subvolumes, also of those that are deleted and not cleaned up yet."""
+    keys = Key(ioctls.FIRST_INODE, ioctls.ROOT_ITEM, 0), Key(_NUMBERS, ioctls.ROOT_ITEM, _NONE)
+    found = ioctls.search(inside, ioctls.ROOT_TREE, *keys)
+    return {key.objectid for key, _ in found if key.type == ioctls.ROOT_ITEM}
+
+
+def _is_limited(inside: int, number: int) -> bool:
+    found = _item(inside, Key(0, ioctls.QGROUP_LIMIT, number))
+    return found is not None and bool(_FIRST.unpack_from(found)[0])
 
 
 def tried(folder: str) -> Refusal | None:
@@ -203,6 +244,16 @@ def _flags(inside: int) -> int:
     except FileNotFoundError:
         return 0
     return 0 if status is None else int(_STATUS.unpack_from(status)[0])
+
+
+def _made_group(root: int) -> int:
+    """Give the qgroup that is to carry a layer's limit; one of a higher level goes when quotas are switched off."""
+    number = ioctls.describe(root).number
+    if not _flags(root) & _SIMPLE:
+        return number
+    if _item(root, Key(0, ioctls.QGROUP_INFO, _LEVEL | number)) is None:
+        ioctls.make_qgroup(root, _LEVEL | number, number)
+    return _LEVEL | number
 
 
 def _qgroup(root: int) -> int:

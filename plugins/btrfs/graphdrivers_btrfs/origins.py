@@ -12,8 +12,6 @@ import os
 
 import attrs
 
-from graphdrivers.kit import layerdirs
-from graphdrivers.linux import durable
 from graphdrivers_btrfs import ioctls
 
 _FILE = "origin"
@@ -54,8 +52,8 @@ def of(folder: str, parent: ioctls.Subvolume, own: ioctls.Subvolume) -> Origin |
 
 
 def _write(folder: str, origin: Origin) -> None:
-    with layerdirs.directory(folder) as opened:
-        durable.write_atomic(opened, _FILE, json.dumps(attrs.asdict(origin)).encode(), durable=False)
+    with open(os.path.join(folder, _FILE), "x", encoding="ascii") as file:  # the folder is nobody's layer yet
+        file.write(json.dumps(attrs.asdict(origin)))
 
 
 def _read(folder: str) -> Origin | None:

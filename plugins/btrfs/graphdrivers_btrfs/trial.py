@@ -28,6 +28,8 @@ class Found:
     """The trees of the file system can be searched."""
     unlimited: Refusal | None
     """Why sizes cannot be limited; ``None`` where they can."""
+    quotas: str
+    """The kind that is on: see `limits.kind`."""
 
 
 def run(driver: str, home: str) -> Found:
@@ -70,8 +72,8 @@ def _tried(folder: str) -> Found:
             list(ioctls.subvolumes_in(root))
         with layerdirs.directory(copy) as root:
             searches = _searches(root)
-        deletes = _deletes(place)
-    return Found(files, deletes, searches, limits.tried(folder))
+        deletes, quotas = _deletes(place), limits.kind(place)
+    return Found(files, deletes, searches, limits.tried(folder), quotas)
 
 
 def _searches(root: int) -> bool:
