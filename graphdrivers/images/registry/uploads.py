@@ -74,9 +74,9 @@ def send_stream(connection: Connection, chunks: Iterable[bytes]) -> tuple[Digest
 
     One attempt: one ``PATCH`` of all of it, which every registry takes, and then
     the ``PUT`` that makes it a blob. What fails before that leaves no blob, and
-    the upload is cancelled. Where ``chunks`` fail, or the connection is stopped,
-    the ``PATCH`` is ended early, not cut: docker-registry cancels no upload
-    whose length it has not told.
+    the upload is cancelled. Where ``chunks`` fail (by an error of ours or the
+    system's), or the connection is stopped, the ``PATCH`` is ended early, not
+    cut: docker-registry cancels no upload whose length it has not told.
 
     Raises:
         requests.RequestException: the connection broke, or was stopped.
@@ -181,13 +181,19 @@ class _Body:
             chunk = next(self._chunks)
         except StopIteration:
             raise
-        except BaseException as error:
-            self.error = error
-            self._connection.stop(error)
+        except (errors.GraphDriverError, OSError) as error:
+            self._fail(error)
             raise StopIteration from error
+        except BaseException as error:
+            self._fail(error)
+            raise
         self.size += len(chunk)
         self._digester.put(chunk)
         return chunk
+
+    def _fail(self, error: BaseException) -> None:
+        self.error = error
+        self._connection.stop(error)
 
     def digest(self) -> Digest:
         """Return the digest of all chunks; they must have been taken."""
