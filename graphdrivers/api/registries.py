@@ -29,6 +29,7 @@ class ConnectionOptions(TypedDict, total=False):
     insecure: bool | None
     patience: Patience
     ca_file: str | None
+    cert_dir: str | None
     proxies: Mapping[str, str]
 
 
@@ -85,7 +86,7 @@ def push(
     wanted = Reference.parse(reference)
     method = PushCompression(compression)
     others = going.relatives(site, image, wanted.repository)
-    with keeping(site, [image.top]), connect(wanted, **connection) as connected, ending(connected.abort):
+    with keeping(site, [image.top]), connect(wanted, **connection) as connected, ending(connected.interrupt):
         pushed = pushing.push(
             going.outgoing(site, image, wanted.repository),
             connected,

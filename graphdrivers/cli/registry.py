@@ -16,6 +16,7 @@ from graphdrivers.cli.described import short
 from graphdrivers.cli.settings import Settings, global_options
 from graphdrivers.cli.surroundings import certificates, proxies_for
 from graphdrivers.images.reference import Reference
+from graphdrivers.images.registry.certificates import certificate_folder, certificate_places
 from graphdrivers.images.registry.credentials import Credentials, auth_files
 from graphdrivers.images.registry.pushing import PushedLayer, PushState
 from graphdrivers.model import DiffID
@@ -43,6 +44,11 @@ def connection_options(command: _Command) -> _Command:
         ),
         click.option("--authfile", metavar="FILE", help="The only auth file to look at."),
         click.option(
+            "--cert-dir",
+            metavar="DIR",
+            help="The registry's certificates and ours for it, in place of certs.d/HOST:PORT (containers-certs.d(5)).",
+        ),
+        click.option(
             "--tls-verify/--no-tls-verify",
             default=None,
             help="Insist on https and a good certificate, or on neither. By default on both but for the loopback.",
@@ -54,7 +60,13 @@ def connection_options(command: _Command) -> _Command:
 
 
 def connection(
-    settings: Settings, reference: Reference, creds: str | None, authfile: str | None, *, tls_verify: bool | None
+    settings: Settings,
+    reference: Reference,
+    *,
+    creds: str | None = None,
+    authfile: str | None = None,
+    cert_dir: str | None = None,
+    tls_verify: bool | None = None,
 ) -> ConnectionOptions:
     """Say how to talk to the registry of a reference: what the options say, else the environment.
 
@@ -68,6 +80,7 @@ def connection(
         credentials=Credentials(user, password, files),
         insecure=None if tls_verify is None else not tls_verify,
         ca_file=certificates(variables),
+        cert_dir=certificate_folder(reference.host, certificate_places(variables)) if cert_dir is None else cert_dir,
         proxies=proxies_for(reference.host, variables),
     )
 
@@ -98,6 +111,7 @@ def pull(
     platform: str | None,
     creds: str | None,
     authfile: str | None,
+    cert_dir: str | None,
     tls_verify: bool | None,
     jobs: int | None,
     durability: str,
@@ -109,7 +123,7 @@ def pull(
     files that 'podman login', 'skopeo login' and 'docker login' write.
     """
     wanted = Reference.parse(reference.removeprefix(_TRANSPORT))
-    how = connection(settings, wanted, creds, authfile, tls_verify=tls_verify)
+    how = connection(settings, wanted, creds=creds, authfile=authfile, cert_dir=cert_dir, tls_verify=tls_verify)
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(stores.opened(settings, durability=durability))
         output.message(settings, f"{wanted.digest or wanted.tag}: Pulling from {wanted.repository}")
@@ -141,6 +155,7 @@ def push(
     jobs: int,
     creds: str | None,
     authfile: str | None,
+    cert_dir: str | None,
     tls_verify: bool | None,
 ) -> None:
     """Send IMAGE to a registry as REF, by default as what it is called here; print the digest.
@@ -151,7 +166,7 @@ def push(
     with stores.opened(settings) as store:
         found = store.image(image)
         wanted = _destination(found, image, reference)
-        how = connection(settings, wanted, creds, authfile, tls_verify=tls_verify)
+        how = connection(settings, wanted, creds=creds, authfile=authfile, cert_dir=cert_dir, tls_verify=tls_verify)
         output.message(settings, f"The push refers to repository [{wanted.repository}]")
         told = _Told(settings, found)
         with told.drawn():

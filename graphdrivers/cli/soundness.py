@@ -85,7 +85,7 @@ def _opened(settings: Settings, origin: str) -> Source:
     from graphdrivers.images.registry import pulling  # noqa: PLC0415 - as above
 
     wanted = Reference.parse(origin)
-    return pulling.open_remote(wanted, **registry.connection(settings, wanted, None, None, tls_verify=None))
+    return pulling.open_remote(wanted, **registry.connection(settings, wanted))
 
 
 def _show(settings: Settings, found: Sequence[Fault], done: Repaired | None) -> None:

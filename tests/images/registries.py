@@ -27,7 +27,7 @@ from graphdrivers.images.registry.patience import Patience
 USER, PASSWORD = "anna", "opensesame"
 BCRYPT = "$2b$04$7HKZMTG82ejyBcNELDFfuOY5Y/zQCs31NPid5QhgBZOpYKH7ZyhZK"
 
-QUICK = Patience(timeout=60, attempts=3, pause=0.01)
+QUICK = Patience(timeout=60, attempts=3, pause=0.01, cancelling=5)
 
 
 def run(*command: str | os.PathLike[str]) -> str:
@@ -62,6 +62,10 @@ class Registry:
     def open_uploads(self) -> list[pathlib.Path]:
         """What was begun to be sent, and neither ended nor cancelled."""
         return list(self.folder.glob("docker/registry/v2/repositories/**/_uploads/*/data"))
+
+    def begun(self, path: str) -> set[str]:
+        """Names of all uploads to a repository but those that became blobs; a cancelled one leaves an empty folder."""
+        return {place.name for place in self.folder.glob(f"docker/registry/v2/repositories/{path}/_uploads/*")}
 
     def connect(self, name: str, credentials: Credentials = ANONYMOUS, **more: Any) -> Connection:
         """Connect to a repository."""

@@ -132,7 +132,7 @@ def test_push_that_waits_for_an_answer(at: str) -> None:
     with Server(silent.answer) as server, silent, server.connect("app:1", patience=FOREVER) as connection:
         stop = threading.Timer(BOUND, silent.over.set)
         stop.start()
-        with interrupted_soon(silent.reached), ending(connection.abort):
+        with interrupted_soon(silent.reached), ending(connection.interrupt):
             push(outgoing([layer_tar("file")]), connection)
         late = silent.over.is_set()
         stop.cancel()
@@ -154,7 +154,7 @@ def test_pause_that_a_registry_asked_for() -> None:
         Server(answer) as server,
         server.connect("app:1", patience=FOREVER) as connection,
         interrupted_soon(asked),
-        ending(connection.abort),
+        ending(connection.interrupt),
     ):
         push(outgoing([layer_tar("file")]), connection)  # would come back in an hour
 

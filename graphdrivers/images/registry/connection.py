@@ -3,6 +3,7 @@
 Source: OCI distribution-spec, heading *Endpoints*.
 """
 
+import _thread
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from http import HTTPStatus
@@ -16,6 +17,7 @@ from graphdrivers import errors
 from graphdrivers.images.reference import DEFAULT_HOST, Reference
 from graphdrivers.images.registry import refusals
 from graphdrivers.images.registry.authentication import Authenticator, TokenSession
+from graphdrivers.images.registry.certificates import read_certificates
 from graphdrivers.images.registry.credentials import ANONYMOUS, Credentials
 from graphdrivers.images.registry.patience import USUAL, Patience
 from graphdrivers.images.registry.session import Session, read_limited
@@ -48,6 +50,8 @@ class Request:
     """An iterator can be sent only once."""
     slow: bool = False
     """Wait ten times as long for the answer: the registry may have to move gigabytes before it gives one."""
+    last: bool = False
+    """Nothing depends on it: it is sent after `Connection.stop` too, waited for briefly, and nobody logs in for it."""
 
 
 @attrs.frozen(eq=False)
@@ -68,6 +72,7 @@ def connect(
     insecure: bool | None = None,
     patience: Patience = USUAL,
     ca_file: str | None = None,
+    cert_dir: str | None = None,
     proxies: Mapping[str, str] = NONE,
 ) -> "Connection":
     """Get ready to talk to the registry of a repository; nobody is asked for a login before it wants one.
@@ -79,15 +84,22 @@ def connect(
             where nobody speaks https; ``None``: only on the loopback; ``False``: never.
         patience: how long to wait, and how often to try.
         ca_file: PEM file or folder of the certificates that count; ``None`` for the system's.
+        cert_dir: folder with this registry's own: ``*.crt`` count too, ``NAME.cert`` with ``NAME.key`` are shown to it.
+            `certificates.certificate_folder` finds the one that podman, skopeo and docker take.
         proxies: by scheme, as requests has them.
 
     Raises:
-        RegistryError: only with ``insecure`` (or on the loopback), where both ways are tried: nobody answers.
+        RegistryError: a file in ``cert_dir`` is bad; or with ``insecure`` (or on the loopback), where both ways are
+            tried: nobody answers.
     """
-    host = _DOCKER_HUB if reference.host == DEFAULT_HOST else reference.host
+    origin = f"https://{_DOCKER_HUB if reference.host == DEFAULT_HOST else reference.host}/"
     trust = Trust(insecure, ca_file)
+    if cert_dir is not None:
+        verified = not trust.lenient(origin)
+        own = read_certificates(cert_dir, origin, verified=verified, source=reference.repository)
+        trust = attrs.evolve(trust, certificates=own)
     connection = Connection(
-        reference, f"https://{host}/v2/", trust=trust, credentials=credentials, patience=patience, proxies=proxies
+        reference, f"{origin}v2/", trust=trust, credentials=credentials, patience=patience, proxies=proxies
     )
     if trust.lenient(connection.base):
         connection.settle_scheme()
@@ -122,6 +134,11 @@ class Connection:
         """Names the repository in errors."""
         self.patience = patience
         self.base = base
+        self.stopped = False
+        """Whether `stop` was called."""
+        self.cause: BaseException | None = None
+        """The failure that it was called for; others may be for its sake."""
+        self._closed = False
         self._trust = trust
         self._session = Session(trust, patience.timeout, proxies)
         tokens = TokenSession(trust, patience.timeout, proxies)
@@ -137,6 +154,8 @@ class Connection:
                 self._session.request("GET", base)
             except requests.RequestException as error:
                 failure = error
+                if refusals.wants_certificate(error):  # so TLS is what it speaks
+                    break
             else:
                 self.base = base
                 return
@@ -177,13 +196,14 @@ class Connection:
         """Send a request once, logging in where the registry wants it; the caller reads and closes the answer.
 
         Raises:
-            requests.RequestException: nobody answered, or the body cannot be sent again with the login that is
-                wanted; `failure` makes an error of ours of it.
+            requests.RequestException: nobody answered, `stop` was called, or the body cannot be sent again with the
+                login that is wanted; `failure` makes an error of ours of it.
             AuthenticationFailed, RegistryError: as for `call`.
         """
         ours = same_origin(request.url, self.base)
-        timeout = self.patience.timeout
         for left in reversed(range(_LOGINS)):
+            if not request.last:
+                self.check()
             used = self._login.header if ours else None
             login = {"Authorization": used} if used else {}
             response = self._session.request(
@@ -192,14 +212,14 @@ class Connection:
                 headers={**request.headers, **login},
                 data=request.body,
                 stream=True,
-                timeout=(timeout, timeout * (_SLOW if request.slow else 1)),
+                timeout=self._timeouts(request),
             )
             if response.status_code in request.expect:
                 return response
             # A challenge counts only from the registry itself: an object store behind a redirect gets no login.
             asked = response.status_code == HTTPStatus.UNAUTHORIZED and same_origin(response.url, self.base)
             refusal = self._refusal(response)
-            if not (left and ours and asked and self._login.answer(response, used)):
+            if request.last or not (left and ours and asked and self._login.answer(response, used)):
                 break
             if not (request.body is None or isinstance(request.body, bytes)):
                 raise LoginRenewed(refusal)
@@ -224,27 +244,62 @@ class Connection:
             self.pause(pause)
 
     def pause(self, seconds: float) -> None:
-        """Wait, at most until `abort`."""
-        end = time.monotonic() + seconds
-        # In naps: what wakes up another thread takes a lock, which a signal handler must not wait for.
-        while not self._session.aborted and (left := end - time.monotonic()) > 0:
-            time.sleep(min(left, _NAP))
+        """Wait, at most until `stop` or `abort`."""
+        _sleep(seconds, lambda: self.stopped or self._session.aborted)
 
     def failure(self, error: requests.RequestException | errors.RegistryError) -> tuple[errors.RegistryError, bool]:
         """Make an error of ours of what `send` raised, and tell whether the next time may be better."""
-        if self._session.aborted:
-            return errors.RegistryError(self.source, "it was not waited for any longer"), False
+        over = self.stopped or self._session.aborted
         if isinstance(error, LoginRenewed):
-            return error.refusal, True
+            return error.refusal, not over
         if isinstance(error, errors.RegistryError):
-            return error, refusals.may_pass(error.status)
+            return error, not over and refusals.may_pass(error.status)
+        if over:
+            return errors.RegistryError(self.source, "it was not waited for any longer"), False
         final = isinstance(error, requests.exceptions.InvalidURL) or refusals.certificate_refused(error)
         return refusals.unreachable(self.source, error, self.patience.timeout), not final
+
+    def _timeouts(self, request: Request) -> tuple[float, float]:
+        """Say how long to wait for a connection, and for the answer."""
+        timeout = self.patience.timeout
+        if request.last:
+            return (min(timeout, self.patience.cancelling),) * 2
+        return timeout, timeout * (_SLOW if request.slow else 1)
 
     def _refusal(self, response: requests.Response) -> errors.RegistryError:
         body = read_limited(response, _ERROR_MAX)
         asked = refusals.retry_after(response)
         return refusals.refused(self.source, self.reference.host, response.status_code, body, asked=asked)
+
+    def check(self) -> None:
+        """Raise ``requests.ConnectionError`` after `stop`."""
+        if self.stopped:
+            raise requests.ConnectionError("it was not waited for any longer")
+
+    def stop(self, cause: BaseException | None = None) -> None:
+        """Begin nothing any more but `Request.last` ones, and `abort` soon (`Patience.cancelling`).
+
+        Until then what goes on may come to an end: bodies that are sent should
+        end themselves. Idempotent; takes no lock, so a signal handler may call it.
+        """
+        if self.stopped:
+            return
+        self.cause, self.stopped = cause, True
+        try:
+            # Not by `threading`, which takes a lock that the thread may hold in which a signal's handler runs.
+            _thread.start_new_thread(self._abort_soon, ())
+        except RuntimeError:  # no thread is to be had
+            self.abort()
+
+    def interrupt(self) -> None:
+        """Do what a signal asks for: `stop`, and the next time `abort`."""
+        if self.stopped:
+            self.abort()
+        self.stop()
+
+    def _abort_soon(self) -> None:
+        _sleep(self.patience.cancelling, lambda: self._closed or self._session.aborted)
+        self.abort()
 
     def abort(self) -> None:
         """End every request, answer, pause and stream, in whichever threads, with an error; none begins any more.
@@ -256,6 +311,7 @@ class Connection:
 
     def close(self) -> None:
         """Let go of idle connections. Idempotent; streams that are being read go on."""
+        self._closed = True
         self._session.close()
         self._tokens.close()
 
@@ -264,3 +320,13 @@ class Connection:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def _sleep(seconds: float, over: Callable[[], bool]) -> None:
+    """Sleep until something is over, or for so long.
+
+    In naps: what wakes up another thread takes a lock, which a signal handler must not wait for.
+    """
+    end = time.monotonic() + seconds
+    while not over() and (left := end - time.monotonic()) > 0:
+        time.sleep(min(left, _NAP))

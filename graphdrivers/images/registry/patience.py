@@ -17,6 +17,8 @@ class Patience:
     """Before the second attempt; twice as long before each further one, up to 8 seconds."""
     longest: float = 60.0
     """The longest pause that a registry may ask for (``Retry-After``); it fails at once if it asks for more."""
+    cancelling: float = 0.5
+    """For a registry to be told that an upload is given up. A push that failed or was interrupted ends by then."""
 
     def before_next(self, failed: int, asked: int = 0) -> float | None:
         """Return how long to wait after ``failed`` attempts, or ``None`` to give up.

@@ -35,6 +35,7 @@ def open_remote(
     insecure: bool | None = None,
     patience: Patience = USUAL,
     ca_file: str | None = None,
+    cert_dir: str | None = None,
     proxies: Mapping[str, str] = NONE,
 ) -> Image:
     """Open an image in a registry, and check all of it but its layers' content.
@@ -46,6 +47,7 @@ def open_remote(
         insecure: see there.
         patience: see there.
         ca_file: see there.
+        cert_dir: see there.
         proxies: see there.
 
     Raises:
@@ -57,7 +59,13 @@ def open_remote(
     wanted = Platform.parse(platform) if isinstance(platform, str) else platform
     parsed = Reference.parse(reference) if isinstance(reference, str) else reference
     connection = connect(
-        parsed, credentials=credentials, insecure=insecure, patience=patience, ca_file=ca_file, proxies=proxies
+        parsed,
+        credentials=credentials,
+        insecure=insecure,
+        patience=patience,
+        ca_file=ca_file,
+        cert_dir=cert_dir,
+        proxies=proxies,
     )
     try:
         return read_image(connection, wanted)

@@ -7,9 +7,8 @@ import contextlib
 import enum
 import hashlib
 import json
-import threading
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from http import HTTPStatus
 from typing import BinaryIO
 
@@ -83,6 +82,8 @@ def push(
     can be mounted; then it is compressed while it is sent, in bounded memory. If
     all layers are the blobs they came as, the manifest is the one it came with,
     byte by byte. A layer whose connection breaks is sent anew from its start.
+    After a failure uploads are cancelled, for half a second at most
+    (`Patience.cancelling`), and the connection is of no more use.
 
     Args:
         image: what to send.
@@ -111,10 +112,6 @@ def push(
     return Pushed(digest, text, media_type, tuple(layers))
 
 
-class Stopped(Exception):
-    """Another layer failed, so this one is given up."""
-
-
 class _Sender:
     """Brings layers to one repository."""
 
@@ -126,26 +123,31 @@ class _Sender:
         self._compression = compression
         self._repositories = repositories
         self._progress = progress
-        self._stop = threading.Event()
 
     def all(self, layers: Sequence[OutgoingLayer], jobs: int) -> list[PushedLayer]:
         """Bring all layers there, several at a time; the first failure stops the others."""
         distinct = {layer.diff_id: layer for layer in layers}
         with ThreadPoolExecutor(max(1, jobs), "graphdrivers-push") as pool:
-            futures = {diff_id: pool.submit(self.one, layer) for diff_id, layer in distinct.items()}
             try:
-                wait(futures.values(), return_when=FIRST_EXCEPTION)
-                for future in futures.values():
-                    if future.done() and not future.cancelled():
-                        future.result()
+                futures = {diff_id: pool.submit(self._one, layer) for diff_id, layer in distinct.items()}
+                wait(futures.values())
             except BaseException:
-                self._stop.set()
-                pool.shutdown(wait=False, cancel_futures=True)
+                self._connection.stop()
                 raise
+        failures = [error for future in futures.values() if (error := future.exception())]
+        if failures:
+            raise self._connection.cause or failures[0]
         return [futures[layer.diff_id].result() for layer in layers]
 
-    def one(self, layer: OutgoingLayer) -> PushedLayer:
-        """Bring one layer there."""
+    def _one(self, layer: OutgoingLayer) -> PushedLayer:
+        """Bring one layer there; a failure stops the connection."""
+        try:
+            return self._bring(layer)
+        except BaseException as error:
+            self._connection.stop(error)
+            raise
+
+    def _bring(self, layer: OutgoingLayer) -> PushedLayer:
         for blob in self._known(layer):
             if state := self._reuse(blob):
                 self._progress(layer.diff_id, layer.size, state)
@@ -170,21 +172,17 @@ class _Sender:
 
     def _send(self, layer: OutgoingLayer) -> tuple[Digest, int]:
         """Send a layer once, read and compressed in a second thread."""
+        self._connection.check()
         with layer.open() as tar, contextlib.closing(self._compressed(layer, tar)) as chunks:
             ahead = ReadAhead(chunks, depth=_AHEAD)
             try:
-                return send_stream(self._connection, _chunks(ahead))
+                return send_stream(self._connection, iter(ahead.next_chunk, b""))
             finally:
                 ahead.close()
 
     def _compressed(self, layer: OutgoingLayer, tar: BinaryIO) -> Generator[bytes]:
-        counted = _Counted(tar, lambda done: self._report(layer, done))
+        counted = _Counted(tar, lambda done: self._progress(layer.diff_id, done, PushState.SENDING))
         return compressed(iter(lambda: counted.read(_CHUNK), b""), layer.size, self._compression)
-
-    def _report(self, layer: OutgoingLayer, done: int) -> None:
-        if self._stop.is_set():
-            raise Stopped
-        self._progress(layer.diff_id, done, PushState.SENDING)
 
 
 class _Counted:
@@ -202,11 +200,6 @@ class _Counted:
         chunk = self._stream.read(size)
         self._done += len(chunk)
         return chunk
-
-
-def _chunks(ahead: ReadAhead) -> Generator[bytes]:
-    while chunk := ahead.next_chunk():
-        yield chunk
 
 
 def _manifest(image: OutgoingImage, config: Digest, layers: Sequence[Descriptor]) -> tuple[bytes, str]:

@@ -4,6 +4,7 @@ Source: OCI distribution-spec, heading *Error Codes*.
 """
 
 import json
+import re
 import ssl
 
 import requests
@@ -23,6 +24,9 @@ _STATUS = {
     503: "it is out of service",
     504: "the registry behind it does not answer in time",
 }
+_BETTER_CERTIFICATE = re.compile(r"ALERT_.*(CERTIFICATE|UNKNOWN_CA)")
+"""What OpenSSL calls the alerts of a server that is not content with the client's certificate, or with none."""
+
 _TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
@@ -76,6 +80,10 @@ def unreachable(source: str, error: Exception, timeout: float) -> errors.Registr
     cause = _cause(error)
     if isinstance(cause, ssl.SSLCertVerificationError):
         reason = f"its certificate is not trusted: {cause.verify_message or cause.reason}"
+    elif wants_certificate(error):
+        reason = (
+            f"it wants a client certificate that it knows (NAME.cert and NAME.key in certs.d): {_ssl_reason(cause)}"
+        )
     elif isinstance(cause, ssl.SSLError):
         reason = f"TLS failed: {cause.reason or cause}"
     elif isinstance(error, requests.Timeout) or isinstance(cause, TimeoutError):
@@ -88,8 +96,17 @@ def unreachable(source: str, error: Exception, timeout: float) -> errors.Registr
 
 
 def certificate_refused(error: Exception) -> bool:
-    """Tell whether a request failed for its server's certificate, which will not change."""
-    return isinstance(_cause(error), ssl.SSLCertVerificationError)
+    """Tell whether a request failed for the server's certificate or ours, which will not change."""
+    return isinstance(_cause(error), ssl.SSLCertVerificationError) or wants_certificate(error)
+
+
+def wants_certificate(error: Exception) -> bool:
+    """Tell whether the server ended the connection for the client's certificate, or for want of one."""
+    return _BETTER_CERTIFICATE.search(_ssl_reason(_cause(error))) is not None
+
+
+def _ssl_reason(error: BaseException) -> str:
+    return (error.reason or "") if isinstance(error, ssl.SSLError) else ""
 
 
 def _cause(error: BaseException) -> BaseException:

@@ -12,8 +12,10 @@ It keeps what requests and oras would give away:
 """
 
 import contextlib
+import errno
 import functools
 import io
+import os
 import socket
 import ssl
 import weakref
@@ -90,6 +92,8 @@ class Session(requests.Session):
         self._sockets = Sockets()
         for scheme in ("http://", "https://"):
             self.mount(scheme, _Adapter(self._sockets, connections))
+        if (own := trust.certificates) is not None:
+            self.mount(own.origin, _Adapter(self._sockets, connections, own.context))
         self._trust = trust
         self._timeout = timeout
 
@@ -143,19 +147,20 @@ class Session(requests.Session):
 class _Adapter(requests.adapters.HTTPAdapter):
     """Makes connections of the kinds below."""
 
-    def __init__(self, sockets: Sockets, connections: int) -> None:
-        """Note in ``sockets`` what is opened."""
+    def __init__(self, sockets: Sockets, connections: int, context: ssl.SSLContext | None = None) -> None:
+        """Note in ``sockets`` what is opened, with TLS from ``context``; certificates that count are added to it."""
         self._sockets = sockets
+        self._context: dict[str, Any] = {} if context is None else {"ssl_context": context}
         super().__init__(pool_connections=4, pool_maxsize=connections)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """Make the pools."""
-        super().init_poolmanager(*args, **kwargs)
+        super().init_poolmanager(*args, **(kwargs | self._context))
         self._use_ours(self.poolmanager)
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
         """Make the pools of a proxy."""
-        manager = super().proxy_manager_for(proxy, **kwargs)
+        manager = super().proxy_manager_for(proxy, **(kwargs | self._context))
         self._use_ours(manager)
         return manager
 
@@ -183,6 +188,16 @@ class _Noted:
         """Connect, and note the socket."""
         super().connect()  # type: ignore[misc] # a mixin
         self.sockets.note(self.sock)
+
+    def send(self, data: Any) -> None:
+        """Send data; where the server has closed, say so by the error after which urllib3 reads what it said before.
+
+        For TLS that is the alert, or a refusal of what is being sent.
+        """
+        try:
+            super().send(data)  # type: ignore[misc] # a mixin
+        except ssl.SSLEOFError as error:
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)) from error
 
 
 class _Pool(urllib3.HTTPConnectionPool):

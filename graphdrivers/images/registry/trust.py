@@ -11,6 +11,8 @@ import attrs
 import requests
 import urllib3
 
+from graphdrivers.images.registry.certificates import Certificates
+
 _AMBIGUOUS = re.compile(r"[\\\s]")
 _PORTS = {"http": 80, "https": 443}
 
@@ -29,6 +31,8 @@ class Trust:
     """
     ca_file: str | None = None
     """PEM file or folder of the certificates that count; ``None`` for the system's."""
+    certificates: Certificates | None = None
+    """What the registry itself has beyond them."""
 
     def lenient(self, url: str) -> bool:
         """Tell whether plain http and unverified certificates are fine there."""

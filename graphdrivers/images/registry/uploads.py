@@ -56,33 +56,46 @@ def put_small(connection: Connection, content: bytes) -> Digest:
     """
     digest = Digest(f"sha256:{hashlib.sha256(content).hexdigest()}")
     if blob_size(connection, digest) != len(content):
-        connection.repeat(lambda: _commit(connection, _start(connection), digest, content))
+        connection.repeat(lambda: _put(connection, digest, content))
     return digest
+
+
+def _put(connection: Connection, digest: Digest, content: bytes) -> None:
+    url = _start(connection)
+    try:
+        _commit(connection, url, digest, content)
+    except BaseException:
+        _cancel(connection, url)
+        raise
 
 
 def send_stream(connection: Connection, chunks: Iterable[bytes]) -> tuple[Digest, int]:
     """Send a blob whose digest is known only at its end; return digest and size.
 
     One attempt: one ``PATCH`` of all of it, which every registry takes, and then
-    the ``PUT`` that makes it a blob. What fails before that leaves no blob.
+    the ``PUT`` that makes it a blob. What fails before that leaves no blob, and
+    the upload is cancelled. Where ``chunks`` fail (by an error of ours or the
+    system's), or the connection is stopped, the ``PATCH`` is ended early, not
+    cut: docker-registry cancels no upload whose length it has not told.
 
     Raises:
-        requests.RequestException: the connection broke.
+        requests.RequestException: the connection broke, or was stopped.
         RegistryError: the registry refuses.
         DigestMismatch: it says that it got something else.
-        Whatever ``chunks`` raises.
+        Whatever ``chunks`` raises; the connection is stopped then.
     """
     url = _start(connection)
-    body = _Body(chunks)
+    body = _Body(chunks, connection)
     try:
         with connection.send(Request("PATCH", url, _TAKEN, _BYTES, body, slow=True)) as response:
             url = _location(connection, response.headers.get("Location", url), url)
+        connection.check()
         digest = body.digest()
         _commit(connection, url, digest)
     except BaseException:
         body.close()
         _cancel(connection, url)
-        if body.error is not None:  # requests takes an OSError of ours for one of the connection
+        if body.error is not None:
             raise body.error from None
         raise
     return digest, body.size
@@ -121,13 +134,16 @@ def _commit(connection: Connection, url: str, digest: Digest, body: bytes | None
 
 
 def _cancel(connection: Connection, url: str) -> None:
-    """Tell the registry to forget an upload.
+    """Tell the registry to forget an upload, without waiting for it long.
 
-    Whether it does is its own affair: docker-registry refuses once it has part
-    of a body, and forgets it after a week. Nothing refers to it until then.
+    Whether it does is its own affair: docker-registry refuses where a connection
+    broke in the middle of a body, and forgets the upload after a week. Nothing
+    refers to it until then.
+
+    Source: distribution's *HTTP API V2*, heading *Canceling an Upload*.
     """
     with contextlib.suppress(requests.RequestException, errors.RegistryError):
-        connection.send(Request("DELETE", url, {HTTPStatus.NO_CONTENT, HTTPStatus.ACCEPTED})).close()
+        connection.send(Request("DELETE", url, {HTTPStatus.NO_CONTENT, HTTPStatus.ACCEPTED}, last=True)).close()
 
 
 def _location(connection: Connection, location: str, sent_by: str) -> str:
@@ -144,29 +160,40 @@ def _with_digest(url: str, digest: Digest) -> str:
 
 
 class _Body:
-    """Chunks that are sent, digested on their way; keeps the error that ends them."""
+    """Chunks that are sent, digested on their way; ends where they fail, or the connection is stopped."""
 
-    def __init__(self, chunks: Iterable[bytes]) -> None:
+    def __init__(self, chunks: Iterable[bytes], connection: Connection) -> None:
         """Take nothing yet."""
         self._chunks = iter(chunks)
+        self._connection = connection
         self._digester = Digester()
         self.error: BaseException | None = None
+        """Of the chunks."""
         self.size = 0
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> bytes:
+        if self._connection.stopped:
+            raise StopIteration
         try:
             chunk = next(self._chunks)
         except StopIteration:
             raise
+        except (errors.GraphDriverError, OSError) as error:
+            self._fail(error)
+            raise StopIteration from error
         except BaseException as error:
-            self.error = error
+            self._fail(error)
             raise
         self.size += len(chunk)
         self._digester.put(chunk)
         return chunk
+
+    def _fail(self, error: BaseException) -> None:
+        self.error = error
+        self._connection.stop(error)
 
     def digest(self) -> Digest:
         """Return the digest of all chunks; they must have been taken."""
