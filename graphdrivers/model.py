@@ -272,7 +272,7 @@ class Capabilities:
 class Deviation:
     """One check of the conformance suite that a driver is known to fail, and where that is explained.
 
-    The suite expects the failure; it fails where the check passes after all.
+    The suite expects the failure; it fails where the check passes after all, unless that is a matter of `sometimes`.
 
     Raises:
         InvalidDeviation: there is no reason or no link, or the check is no ``FILE::FUNCTION``.
@@ -286,6 +286,9 @@ class Deviation:
 
     link: str
     """Address of the page that says more: the bug, the commit, the manual."""
+
+    sometimes: bool = False
+    """It depends on who is faster, a thread or another: the check may pass as well."""
 
     def __attrs_post_init__(self) -> None:
         """Refuse what nobody could follow up."""

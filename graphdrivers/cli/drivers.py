@@ -74,7 +74,8 @@ def _show_more(info: loading.DriverInfo) -> None:
     if info.target:
         output.paragraph(f"{info.name} is", info.target)
     for deviation in info.deviations:
-        output.paragraph(f"{info.name} deviates", f"{deviation.check}: {deviation.reason}, {deviation.link}")
+        how = "deviates at times" if deviation.sometimes else "deviates"
+        output.paragraph(f"{info.name} {how}", f"{deviation.check}: {deviation.reason}, {deviation.link}")
     for line in info.details:
         click.echo(output.one_line(f"    {line}"))
 

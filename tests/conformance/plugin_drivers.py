@@ -52,11 +52,12 @@ class _Declaring(VfsDriver):
 
     check: ClassVar[str]
     link: ClassVar[str] = LINK
+    sometimes: ClassVar[bool] = False
 
     @classmethod
     def probe(cls, home: str, options: Mapping[str, str]) -> Support:
         """Add it to what is so."""
-        declared = Deviation(cls.check, "its store overwrites", cls.link)
+        declared = Deviation(cls.check, "its store overwrites", cls.link, cls.sometimes)
         return attrs.evolve(super().probe(home, options), deviations=(declared,))
 
 
@@ -72,6 +73,20 @@ class Reformed(_Declaring):
 
     name: ClassVar[str] = "reformed"
     check = EXISTING
+
+
+class Racing(_Declaring):
+    """Declares a deviation that depends on who is faster."""
+
+    name: ClassVar[str] = "racing"
+    check = EXISTING
+    sometimes = True
+
+
+class RacingLost(Racing, Undeclared):
+    """Loses the race."""
+
+    name: ClassVar[str] = "racing-lost"
 
 
 class Pointless(_Declaring):
@@ -130,4 +145,17 @@ class Unavailable(VfsDriver):
         raise errors.PrerequisiteMissing(cls.name, "the moon is not full", "wait for it")
 
 
-DRIVERS = (Plain, Once, Undeclared, Declared, Reformed, Pointless, Void, Unexplained, Blind, Unavailable)
+DRIVERS = (
+    Plain,
+    Once,
+    Undeclared,
+    Declared,
+    Reformed,
+    Racing,
+    RacingLost,
+    Pointless,
+    Void,
+    Unexplained,
+    Blind,
+    Unavailable,
+)

@@ -146,4 +146,5 @@ def test_drivers_tells_deviations(site: str, tmp_path: pathlib.Path) -> None:
         "check": EXISTING.replace("existing", "*"),
         "reason": "its store overwrites",
         "link": LINK,
+        "sometimes": False,
     }

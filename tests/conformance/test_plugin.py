@@ -62,6 +62,15 @@ def test_a_deviation_that_is_none_fails(site: str, tmp_path: pathlib.Path) -> No
     assert "1 checks ran, 1 failed" in done.stdout
 
 
+@pytest.mark.parametrize(("driver", "deviated"), [("racing", 0), ("racing-lost", 1)])
+def test_a_deviation_that_is_a_race(site: str, tmp_path: pathlib.Path, driver: str, deviated: int) -> None:
+    """A check from which a driver deviates only sometimes may pass, and may fail."""
+    done = run(site, tmp_path, *PLUGIN, "--graphdriver", driver, "-k", NAME)
+
+    assert done.returncode == pytest.ExitCode.OK, done.stdout
+    assert f"graphdriver {driver}: 1 checks ran, 0 failed, 0 gated, {deviated} deviated as expected" in done.stdout
+
+
 def test_a_deviation_of_another_driver_is_not_ours(tmp_path: pathlib.Path) -> None:
     """A sound driver is not compared with one that declares that it deviates from the check."""
     (folder := tmp_path / "site").mkdir()

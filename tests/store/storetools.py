@@ -138,8 +138,9 @@ def whole(store: Store) -> None:
 
 def reopened(store: Store) -> Store:
     """Close a store and open it again, without complaints; it is closed when nobody has it any more."""
+    durability = store.site.durability
     store.close()
-    again = open_store(store.root, durability=store.site.durability)
+    again = open_store(store.root, durability=durability)
     weakref.finalize(again, again.site.close)
     assert again.problems == ()
     return again
