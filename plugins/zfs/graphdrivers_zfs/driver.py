@@ -124,9 +124,14 @@ class ZfsDriver(NaiveDiff):
 
     def remove(self, layer: str) -> None:
         """Move the layer's folder out of sight, then destroy snapshot and dataset."""
-        if self._home.exists(layer):
-            self._refuse_mounted(layer, self._home.dataset(layer))
-            self._home.remove(layer)
+        if not self._home.exists(layer):
+            return
+        try:
+            dataset = self._home.dataset(layer)
+        except errors.LayerNotFound:  # another process was faster
+            return
+        self._refuse_mounted(layer, dataset)
+        self._home.remove(layer)
 
     def settle(self, layer: str | None = None) -> None:
         """Destroy what crashes left; of a layer put reserved names aside, and unmount it while it is writable.
