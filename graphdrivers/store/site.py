@@ -62,6 +62,7 @@ class Site:
 
         A process that is forked from it does the same when it first uses the ledger.
         """
+        # No method of this: the ledger would hold who holds it, and keep a store that nobody has or closed.
         hold = functools.partial(_appear, self.folder, self._presence)
         self.database.after_fork = hold
         hold()

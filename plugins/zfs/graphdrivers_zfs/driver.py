@@ -124,11 +124,9 @@ class ZfsDriver(NaiveDiff):
 
     def remove(self, layer: str) -> None:
         """Move the layer's folder out of sight, then destroy snapshot and dataset."""
-        if not self._home.exists(layer):
-            return
         try:
             dataset = self._home.dataset(layer)
-        except errors.LayerNotFound:  # another process was faster
+        except errors.LayerNotFound:  # never there, or another process was faster
             return
         self._refuse_mounted(layer, dataset)
         self._home.remove(layer)
